@@ -1,0 +1,1 @@
+"""A y-websocket sync server for Yjs documents that keeps every confirmed edit."""

@@ -1,0 +1,96 @@
+"""Every error of the sync server, with what the other side needs to hear about it.
+
+`close_code` is sent when a WebSocket is closed because of the error, `status` when an HTTP request or an
+upgrade is refused because of it, `retry_after_s` when trying again may help. The text of an error is for the
+log; `reason` is the short sentence for the wire.
+"""
+
+from typing import ClassVar
+
+
+class SyncError(Exception):
+    """Base of all errors that a client can be told about."""
+
+    status: ClassVar[int] = 500
+    close_code: ClassVar[int] = 1011
+    retry_after_s: ClassVar[int | None] = None
+    reason: ClassVar[str] = "internal error"
+
+
+class ProtocolError(SyncError):
+    """The bytes are not what the protocol allows. The client has a bug; trying again won't help."""
+
+    status = 400
+    close_code = 4400
+    reason = "malformed message"
+
+
+class MalformedUpdate(ProtocolError):
+    """Not a Yjs update (v1) that every Yjs client could load."""
+
+    reason = "malformed update"
+
+
+class InvalidRoomName(SyncError):
+    """The path names no room. Refused at the upgrade, since it can never become valid."""
+
+    status = 400
+    close_code = 4400
+    reason = "invalid room name"
+
+
+class MessageTooBig(SyncError):
+    """A message, or a client's awareness state, is over its limit. Trying again won't help."""
+
+    status = 413
+    close_code = 1009
+    reason = "message too big"
+
+
+class TryAgainLater(SyncError):
+    """Something is full, slow or away at the moment. Transient: try again with backoff."""
+
+    status = 503
+    close_code = 1013
+    retry_after_s = 5
+    reason = "try again later"
+
+
+class RoomUnavailable(TryAgainLater):
+    """The room can't be loaded. It is refused rather than shown empty."""
+
+    reason = "room unavailable"
+
+
+class RoomFull(TryAgainLater):
+    """The room can hold no more of this: updates that wait for others, or awareness."""
+
+    reason = "room full"
+
+
+class StoreBehind(TryAgainLater):
+    """Too many bytes wait to be stored on this node."""
+
+    reason = "store behind"
+
+
+class SlowReader(TryAgainLater):
+    """The client doesn't read what it is sent."""
+
+    reason = "too slow a reader"
+
+
+class Draining(SyncError):
+    """The node is going away; another one, or its successor, takes over."""
+
+    status = 503
+    close_code = 1012
+    retry_after_s = 1
+    reason = "server restarting"
+
+
+class DocumentBroken(SyncError):
+    """The cached document can no longer be trusted; the stored one can. The room is closed and loaded again."""
+
+    close_code = 1011
+    reason = "room reloading"
