@@ -94,3 +94,10 @@ class DocumentBroken(SyncError):
 
     close_code = 1011
     reason = "room reloading"
+
+
+class UpdateBreaksDocument(DocumentBroken):
+    """This very update made the cached document fail. It was neither stored nor relayed."""
+
+    close_code = 4400
+    reason = "malformed update"

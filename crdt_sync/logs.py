@@ -1,0 +1,29 @@
+"""How log lines look: time, level, event, and its fields as `name=value`."""
+
+import logging
+
+_STANDARD = frozenset(logging.makeLogRecord({}).__dict__) | {"message", "asctime", "color_message"}
+
+
+class FieldFormatter(logging.Formatter):
+    """Appends the fields that a line was logged with (`extra=`) to its event."""
+
+    def __init__(self) -> None:
+        super().__init__("%(asctime)s %(levelname)-8s %(message)s")
+
+    def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802 - overrides logging's
+        fields = [
+            f"{name}={value!r}" if isinstance(value, str) else f"{name}={value}"
+            for name, value in record.__dict__.items()
+            if name not in _STANDARD
+        ]
+        return " ".join([super().formatMessage(record), *fields])
+
+
+def configure(level: str) -> None:
+    """Log to standard error from `level` on; libraries from WARNING on."""
+    handler = logging.StreamHandler()
+    handler.setFormatter(FieldFormatter())
+    logging.basicConfig(level=logging.WARNING, handlers=[handler], force=True)
+    logging.getLogger("crdt_sync").setLevel(level)
+    logging.getLogger("persistence").setLevel(level)

@@ -1,0 +1,133 @@
+"""The y-websocket protocol: a frame to messages, a message to a frame.
+
+Pure and total: any bytes are messages or a `ProtocolError`. Whether an update or an awareness state inside a
+message is well-formed is for `update` and `awareness` to say.
+
+Source: y-protocols PROTOCOL.md, `sync.js`, `awareness.js`; y-websocket `y-websocket.js`.
+"""
+
+from dataclasses import dataclass
+
+from .errors import ProtocolError
+from .lib0 import read_var_bytes, read_var_uint, write_var_bytes, write_var_uint
+
+SYNC = 0
+AWARENESS = 1
+AUTH = 2
+QUERY_AWARENESS = 3
+CONFIRM = 102
+
+SYNC_STEP_1 = 0
+SYNC_STEP_2 = 1
+SYNC_UPDATE = 2
+
+CONFIRM_TOKEN_BYTES_MAX = 64
+
+
+@dataclass(frozen=True, slots=True)
+class SyncStep1:
+    """What the sender has, asking for the rest."""
+
+    state_vector: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class SyncUpdate:
+    """Changes, as an answer to step 1 (step 2) or as they happen (update). Both are merged alike."""
+
+    update: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class AwarenessUpdate:
+    """States of clients, encoded; see `awareness.read_states`."""
+
+    states: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class QueryAwareness:
+    """Asks for the states of everyone who is here."""
+
+
+@dataclass(frozen=True, slots=True)
+class Confirm:
+    """Asks for the token back once everything sent before it is stored."""
+
+    token: bytes
+
+
+Message = SyncStep1 | SyncUpdate | AwarenessUpdate | QueryAwareness | Confirm
+
+
+def decode(frame: bytes) -> list[Message]:
+    """Read the messages of one WebSocket frame.
+
+    A frame may hold several. What follows the last one that can be read is ignored, as every JavaScript peer does;
+    so is a message of an unknown type, whose end can't be found, and a client's auth message.
+
+    Raises:
+        ProtocolError: The frame doesn't begin with a message.
+    """
+    messages: list[Message] = []
+    pos = 0
+    while pos < len(frame):
+        try:
+            message, pos = _read_message(frame, pos)
+        except ProtocolError:
+            if not messages:
+                raise
+            break
+        if message is None:
+            break
+        messages.append(message)
+    return messages
+
+
+def encode_step_1(state_vector: bytes) -> bytes:
+    """The server's "this is what I have"."""
+    return b"\x00\x00" + write_var_bytes(state_vector)
+
+
+def encode_step_2(update: bytes) -> bytes:
+    """The answer to a client's step 1."""
+    return b"\x00\x01" + write_var_bytes(update)
+
+
+def encode_update(update: bytes) -> bytes:
+    """A change as it happens."""
+    return b"\x00\x02" + write_var_bytes(update)
+
+
+def encode_awareness(states: bytes) -> bytes:
+    """States of clients; see `awareness.write_states`."""
+    return b"\x01" + write_var_bytes(states)
+
+
+def encode_confirm(token: bytes) -> bytes:
+    """The answer to `Confirm`: everything before the token is stored."""
+    return write_var_uint(CONFIRM) + write_var_bytes(token)
+
+
+def _read_message(frame: bytes, pos: int) -> tuple[Message | None, int]:
+    """Read one message; None stands for one that isn't for us and can't be skipped."""
+    kind, pos = read_var_uint(frame, pos)
+    if kind == SYNC:
+        step, pos = read_var_uint(frame, pos)
+        payload, pos = read_var_bytes(frame, pos)
+        if step == SYNC_STEP_1:
+            return SyncStep1(payload), pos
+        if step in (SYNC_STEP_2, SYNC_UPDATE):
+            return SyncUpdate(payload), pos
+        raise ProtocolError(f"unknown sync message {step}")
+    if kind == AWARENESS:
+        payload, pos = read_var_bytes(frame, pos)
+        return AwarenessUpdate(payload), pos
+    if kind == QUERY_AWARENESS:
+        return QueryAwareness(), pos
+    if kind == CONFIRM:
+        token, pos = read_var_bytes(frame, pos)
+        if len(token) > CONFIRM_TOKEN_BYTES_MAX:
+            raise ProtocolError(f"confirm token of {len(token)} bytes, at most {CONFIRM_TOKEN_BYTES_MAX}")
+        return Confirm(token), pos
+    return None, pos

@@ -1,0 +1,104 @@
+"""The configuration: read once from `CRDT_SYNC_*`, checked as a whole, every problem reported together."""
+
+from pydantic import Field, ValidationError
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+PREFIX = "CRDT_SYNC_"
+
+
+class InvalidSettings(Exception):
+    """What is configured can't work. The text lists every problem."""
+
+
+class Settings(BaseSettings):
+    """Everything that can be set. Each field is also an environment variable, `CRDT_SYNC_` and its name."""
+
+    model_config = SettingsConfigDict(env_prefix=PREFIX, frozen=True, extra="forbid")
+
+    host: str = Field("127.0.0.1", description="The address to listen on.")
+    port: int = Field(1234, ge=0, le=65535, description="The port to listen on; 0 takes a free one.")
+    database_url: str = Field(
+        "sqlite:///crdt-sync.db",
+        description="Where documents are kept: `sqlite:///relative.db`, `sqlite:////absolute.db`, "
+        "or `memory://`, which forgets them.",
+    )
+    log_level: str = Field("INFO", pattern="^(DEBUG|INFO|WARNING|ERROR)$", description="DEBUG, INFO, WARNING or ERROR.")
+
+    journal_interval_s: float = Field(
+        0.2, ge=0, le=10, description="Accepted updates are committed, and confirmed, at most this often."
+    )
+    checkpoint_interval_s: float = Field(
+        5.0, gt=0, description="A room that changes gets a compacted state this often."
+    )
+    room_idle_s: float = Field(
+        30.0,
+        ge=0,
+        description="A room without clients is unloaded after this long, once everything is stored.",
+    )
+    open_timeout_s: float = Field(
+        10.0, gt=0, description="A client that waits longer than this for its room is told to try again."
+    )
+    shutdown_timeout_s: float = Field(
+        10.0, gt=0, description="How long a stopping server tries to store what isn't stored yet."
+    )
+    keep_alive_interval_s: float = Field(
+        20.0,
+        gt=0,
+        lt=30,
+        description="A client that was sent nothing for this long is sent an empty message. "
+        "Stock clients reconnect after 30 s of silence.",
+    )
+    ping_interval_s: float = Field(25.0, gt=0, description="How often a WebSocket ping is sent.")
+    ping_timeout_s: float = Field(35.0, gt=0, description="A client that doesn't answer a ping for this long is gone.")
+    slow_reader_timeout_s: float = Field(
+        30.0,
+        gt=0,
+        description="A client that takes nothing of what waits for it for this long is closed (1013).",
+    )
+    awareness_interval_s: float = Field(
+        0.05, ge=0, description="Awareness changes of a room are passed on at most this often."
+    )
+    awareness_grace_s: float = Field(5.0, ge=0, description="A user whose connection is lost stays visible this long.")
+    awareness_leave_s: float = Field(
+        0.5, ge=0, description="A user whose connection is closed properly stays visible this long."
+    )
+
+    message_bytes_max: int = Field(16 << 20, ge=1024, description="A larger message closes its connection (1009).")
+    outbox_bytes_max: int = Field(
+        1 << 20,
+        ge=1024,
+        description="What may wait for one client. Beyond it, the client gets one difference once it reads again.",
+    )
+    waiting_bytes_max: int = Field(
+        1 << 20, ge=1024, description="Updates of one room that wait for others before they can be applied."
+    )
+    unstored_bytes_max: int = Field(
+        64 << 20,
+        ge=1024,
+        description="Accepted updates of all rooms that aren't stored yet. Beyond it, 1013.",
+    )
+    awareness_client_bytes_max: int = Field(
+        16 << 10,
+        ge=64,
+        description="One client's awareness state. A larger one closes its connection (1009).",
+    )
+    awareness_room_bytes_max: int = Field(
+        1 << 20, ge=1024, description="All awareness states of one room. Beyond it, 1013."
+    )
+
+    @classmethod
+    def read(cls, **options: object) -> "Settings":
+        """Read the environment; `options` that are not None go first.
+
+        Raises:
+            InvalidSettings: With one line for every problem.
+        """
+        given = {name: value for name, value in options.items() if value is not None}
+        try:
+            return cls(**given)  # type: ignore[arg-type]
+        except ValidationError as error:
+            lines = []
+            for problem in error.errors():
+                name = "_".join(str(part) for part in problem["loc"])
+                lines.append(f"{PREFIX}{name.upper()}={problem['input']!r}: {problem['msg']}")
+            raise InvalidSettings("\n".join(lines)) from error
