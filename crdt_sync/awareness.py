@@ -1,0 +1,248 @@
+"""Who is here: the awareness states of one room.
+
+Owns which state of which client is current, which connection may speak for it, and when it goes. Pure: `now` is
+passed in (monotonic seconds), connections are opaque keys, and what has to be told is collected until somebody asks.
+
+Two things differ from a plain y-protocols peer, both for the sake of people whose connection drops. A state outlives
+its connection for a short grace, and whoever comes back within it takes it over unseen. And who comes back later is
+announced under a higher clock than it sent, because peers ignore the clock under which they saw it leave.
+
+Source: y-protocols `awareness.js`; y-websocket sends every awareness change that it hears back to the server, other
+clients' included, hence the care about who may speak for whom.
+"""
+
+import json
+from collections.abc import Hashable, Iterable
+from dataclasses import dataclass
+
+from .errors import MessageTooBig, ProtocolError, RoomFull
+from .lib0 import read_var_bytes, read_var_uint, write_var_bytes, write_var_uint
+
+CLIENT_BYTES_MAX = 16 << 10
+ROOM_BYTES_MAX = 1 << 20
+
+# One connection speaks for one client, rarely for a few (a bridge). This many full states are enough for it.
+CONNECTION_STATES_MAX = 8
+
+# y-protocols `outdatedTimeout`: clients renew every 15 s, and drop who wasn't renewed for 30 s.
+OUTDATED_S = 30.0
+# A connection that let a renewal slip is taken for dead, and its client may speak from another one.
+SILENT_S = 20.0
+# How long the clock of someone who left is remembered, and for how many.
+GONE_S = 60.0
+GONE_MAX = 1000
+
+# What an entry costs beside its state.
+ENTRY_BYTES = 300
+
+_NULL = b"null"
+KEEP_ALIVE = b"\x00"
+"""No states at all: something to say to a client that reconnects when it hears nothing."""
+
+
+@dataclass(frozen=True, slots=True)
+class ClientState:
+    """One client's state as it stands in an awareness message."""
+
+    client: int
+    clock: int
+    state: bytes
+    """JSON text; `null` says that the client has left."""
+
+
+def read_states(payload: bytes) -> list[ClientState]:
+    """Read the payload of an awareness message.
+
+    Raises:
+        ProtocolError: Cut short, trailing bytes, or a state that isn't what `JSON.parse` accepts.
+    """
+    count, pos = read_var_uint(payload, 0)
+    # Each state takes at least four bytes.
+    if count * 4 > len(payload):
+        raise ProtocolError(f"{count} awareness states can't fit into {len(payload)} bytes")
+    states = []
+    for _ in range(count):
+        client, pos = read_var_uint(payload, pos)
+        clock, pos = read_var_uint(payload, pos)
+        state, pos = read_var_bytes(payload, pos)
+        _check_json(state)
+        states.append(ClientState(client, clock, state))
+    if pos != len(payload):
+        raise ProtocolError(f"{len(payload) - pos} bytes after the last awareness state")
+    return states
+
+
+def write_states(states: Iterable[ClientState]) -> bytes:
+    """The payload of an awareness message."""
+    parts = [write_var_uint(one.client) + write_var_uint(one.clock) + write_var_bytes(one.state) for one in states]
+    return write_var_uint(len(parts)) + b"".join(parts)
+
+
+@dataclass(slots=True)
+class _Entry:
+    clock: int
+    state: bytes
+    owner: Hashable | None
+    heard_at: float
+    leaves_at: float | None = None
+
+    @property
+    def here(self) -> bool:
+        return self.state != _NULL
+
+
+class Awareness:
+    """The states of one room.
+
+    Args:
+        client_bytes_max: Bound on one client's state.
+        room_bytes_max: Bound on all states of the room together, `ENTRY_BYTES` each included.
+    """
+
+    def __init__(self, *, client_bytes_max: int = CLIENT_BYTES_MAX, room_bytes_max: int = ROOM_BYTES_MAX) -> None:
+        self._client_bytes_max = client_bytes_max
+        self._room_bytes_max = room_bytes_max
+        self._entries: dict[int, _Entry] = {}
+        self._gone: dict[int, float] = {}
+        self._bytes = 0
+        self._owned: dict[Hashable, set[int]] = {}
+        self._changed: set[int] = set()
+
+    def __len__(self) -> int:
+        """How many clients are here."""
+        return len(self._entries) - len(self._gone)
+
+    def receive(self, owner: Hashable, states: Iterable[ClientState], *, now: float) -> None:
+        """Take in what the connection `owner` says.
+
+        States that are old, or of clients that another connection speaks for, are ignored.
+
+        Raises:
+            MessageTooBig: A state, or all that this connection speaks for, is over its limit.
+            RoomFull: The room's states together would be over their limit.
+                In both cases the states before the offending one are taken in.
+        """
+        first = owner not in self._owned
+        owned = self._owned.setdefault(owner, set())
+        for one in states:
+            clock = self._accepted_clock(owner, one, first=first, now=now)
+            if clock is None:
+                continue
+            if one.state == _NULL:
+                self._remove(one.client, clock=clock, now=now)
+                continue
+            if len(one.state) > self._client_bytes_max:
+                raise MessageTooBig(f"awareness state of {len(one.state)} bytes, at most {self._client_bytes_max}")
+            if one.client not in owned and len(owned) >= CONNECTION_STATES_MAX:
+                raise MessageTooBig(f"one connection speaks for more than {CONNECTION_STATES_MAX} clients")
+            self._put(owner, one.client, clock, one.state, now)
+
+    def leave(self, owner: Hashable, *, now: float, grace_s: float) -> None:
+        """The connection `owner` is gone; its states go when `grace_s` has passed and nobody took them over."""
+        for client in self._owned.pop(owner, ()):
+            entry = self._entries[client]
+            entry.owner = None
+            entry.leaves_at = now + grace_s
+
+    def expire(self, *, now: float) -> None:
+        """Remove whose grace is over or who hasn't been heard of for `OUTDATED_S`."""
+        for client, entry in list(self._entries.items()):
+            if not entry.here:
+                continue
+            if now - entry.heard_at >= OUTDATED_S or (entry.leaves_at is not None and now >= entry.leaves_at):
+                # At the same clock: a higher one would hide the client's next announcement for longer.
+                self._remove(client, clock=entry.clock, now=now)
+        for client, gone_at in list(self._gone.items()):
+            if now - gone_at < GONE_S and len(self._gone) <= GONE_MAX:
+                break
+            if client not in self._changed:
+                del self._gone[client], self._entries[client]
+
+    def next_expiry(self) -> float | None:
+        """When `expire` will next remove somebody whose connection is gone."""
+        return min((e.leaves_at for e in self._entries.values() if e.leaves_at is not None), default=None)
+
+    @property
+    def changed(self) -> bool:
+        """Whether `take_changes` has something to tell."""
+        return bool(self._changed)
+
+    def take_changes(self) -> bytes | None:
+        """What changed since the last call, as a message payload with the latest state of each client."""
+        if not self._changed:
+            return None
+        changed = sorted(self._changed)
+        self._changed.clear()
+        return write_states(ClientState(c, self._entries[c].clock, self._entries[c].state) for c in changed)
+
+    def everyone(self) -> bytes | None:
+        """All who are here, as a message payload; None if nobody is."""
+        states = [ClientState(c, e.clock, e.state) for c, e in self._entries.items() if e.here]
+        return write_states(states) if states else None
+
+    def _accepted_clock(self, owner: Hashable, one: ClientState, *, first: bool, now: float) -> int | None:
+        """The clock under which a state becomes current; None if it doesn't."""
+        entry = self._entries.get(one.client)
+        leaving = one.state == _NULL
+        if entry is None:
+            # To peers, the clock of a client that they don't know is 0.
+            return one.clock if one.clock > 0 and not leaving else None
+        if entry.owner is not None and entry.owner != owner and now - entry.heard_at < SILENT_S:
+            return None
+        if one.clock > entry.clock:
+            return one.clock if entry.here or not leaving else None
+        if one.clock < entry.clock:
+            return None
+        if leaving:
+            return one.clock if entry.here and entry.owner == owner else None
+        if entry.owner == owner and entry.here:
+            # Ahead of its owner since it was announced anew below; the owner hasn't heard yet.
+            return entry.clock + 1 if one.state != entry.state else None
+        # The clock that we know: a client that is back says so in its first message. Later ones only repeat what
+        # the client heard about others.
+        if not first:
+            return None
+        return entry.clock if entry.here and one.state == entry.state else entry.clock + 1
+
+    def _put(self, owner: Hashable, client: int, clock: int, state: bytes, now: float) -> None:
+        entry = self._entries.get(client)
+        known = len(entry.state) + ENTRY_BYTES if entry is not None and entry.here else 0
+        size = self._bytes - known + len(state) + ENTRY_BYTES
+        if size > self._room_bytes_max:
+            raise RoomFull(f"awareness states of {size} bytes, at most {self._room_bytes_max} in a room")
+        self._bytes = size
+        if entry is None:
+            entry = self._entries[client] = _Entry(0, _NULL, None, now)
+        if entry.owner is not None and entry.owner != owner:
+            self._owned[entry.owner].discard(client)
+        self._gone.pop(client, None)
+        self._owned[owner].add(client)
+        if clock != entry.clock or state != entry.state:
+            self._changed.add(client)
+        entry.clock, entry.state, entry.owner, entry.heard_at, entry.leaves_at = (
+            clock,
+            state,
+            owner,
+            now,
+            None,
+        )
+
+    def _remove(self, client: int, *, clock: int, now: float) -> None:
+        entry = self._entries[client]
+        self._bytes -= len(entry.state) + ENTRY_BYTES
+        if entry.owner is not None:
+            self._owned[entry.owner].discard(client)
+        entry.clock, entry.state, entry.owner, entry.leaves_at = clock, _NULL, None, None
+        self._gone[client] = now
+        self._changed.add(client)
+
+
+def _check_json(text: bytes) -> None:
+    try:
+        json.loads(text.decode(), parse_constant=_refuse_constant)
+    except (ValueError, RecursionError) as error:
+        raise ProtocolError(f"awareness state isn't JSON: {error}") from error
+
+
+def _refuse_constant(name: str) -> None:
+    raise ValueError(f"{name} is no JSON")

@@ -1,0 +1,296 @@
+"""One Yjs document: takes updates in, says what a peer lacks, hands out a state to store.
+
+The received bytes are the truth and the pycrdt document is a cache of them, so this module decides what pycrdt
+may see: only updates that `update` has read and found well-formed, only when everything that they build on is
+there, and only in a form that pycrdt keeps faithfully (`standins`). It is the only home of pycrdt's documents.
+
+Surrogate pairs need the most care. When an edit cuts between the two halves of an emoji, Yjs turns both halves
+into U+FFFD; pycrdt keeps a string whose length no longer fits, and re-encodes bytes that break Yjs. So the document
+knows where whole pairs are, sees a cut coming, and from then on collects the updates instead of applying them. When
+a state is asked for, it does to the bytes what Yjs does to the strings and loads them anew.
+"""
+
+from array import array
+from bisect import bisect_left
+from dataclasses import dataclass
+from enum import Enum
+from typing import Any
+
+import pycrdt
+
+from .errors import DocumentBroken, MalformedUpdate, UpdateBreaksDocument
+from .ranges import Ranges
+from .standins import for_pycrdt, from_pycrdt
+from .update import Update, read_state_vector, read_update, write_state_vector
+from .waiting import Waiting
+
+WAITING_BYTES_MAX = 1 << 20
+
+# Updates collected after a cut are folded in at this size even if nobody asks, so that they don't pile up. Large
+# enough that the fold, which costs a pass over the whole document, is rare.
+DEFERRED_BYTES_MAX = 256 << 10
+
+
+class Outcome(Enum):
+    """What became of an update."""
+
+    NEW = "new"
+    """Integrated: it changed the document."""
+    WAITING = "waiting"
+    """Kept, but something that it builds on is missing."""
+    REPEAT = "repeat"
+    """Everything in it was known. Neither to be stored nor relayed."""
+
+
+@dataclass(frozen=True, slots=True)
+class State:
+    """A document as bytes that every Yjs client can load."""
+
+    update: bytes
+    """Everything that could be integrated, as one update."""
+    waiting: tuple[bytes, ...]
+    """The updates that couldn't be yet, as received."""
+    state_vector: bytes
+    """The state vector of `update`."""
+
+
+class Document:
+    """A Yjs document that starts out empty.
+
+    Args:
+        waiting_bytes_max: Bound on the updates held back; see `waiting`.
+    """
+
+    def __init__(self, *, waiting_bytes_max: int = WAITING_BYTES_MAX) -> None:
+        self._doc: pycrdt.Doc[Any] = pycrdt.Doc()
+        self._clocks: dict[int, int] = {}
+        self._deleted: dict[int, Ranges] = {}
+        self._waiting = Waiting(waiting_bytes_max)
+        # Client -> ascending clocks of the low halves of surrogate pairs that no item boundary cuts.
+        self._pairs: dict[int, array[int]] = {}
+        # Since the last fold: pairs that were cut, and every update from the first cut on.
+        self._cuts: dict[int, set[int]] = {}
+        self._deferred: list[bytes] = []
+        self._deferred_bytes = 0
+
+    def apply(self, data: bytes) -> Outcome:
+        """Take one update in.
+
+        Args:
+            data: A Yjs update, v1, from anyone.
+
+        Raises:
+            MalformedUpdate: Not an update that every Yjs client could load. Nothing changed.
+            RoomFull: It would have to wait, and too many wait already. Nothing changed.
+            DocumentBroken: pycrdt failed inside; this object is of no more use. Load another.
+        """
+        update = read_update(data)
+        if self._knows(update) or data in self._waiting:
+            return Outcome.REPEAT
+        clocks = self._clocks
+        for client, clock in update.needs.items():
+            if clocks.get(client, 0) < clock:
+                _check_readable(data, update)
+                self._waiting.add(data, update, clocks)
+                return Outcome.WAITING
+        self._integrate(data, update)
+        if self._waiting:
+            self._release(list(update.ends))
+        return Outcome.NEW
+
+    @property
+    def waiting(self) -> tuple[bytes, ...]:
+        """The updates held back, as received, oldest first."""
+        return tuple(self._waiting)
+
+    def bound_waiting(self, bytes_max: int) -> None:
+        """Change the bound on the updates held back. Those that are kept stay."""
+        self._waiting.bytes_max = bytes_max
+
+    def state_vector(self) -> bytes:
+        """What is integrated, encoded as a state vector."""
+        if self._deferred:
+            return write_state_vector(self._clocks)
+        return bytes(self._doc.get_state())
+
+    def diff(self, state_vector: bytes) -> bytes:
+        """Return one update with everything integrated that a peer at `state_vector` lacks, all deletes included.
+
+        The peer also needs `waiting`, as updates of their own.
+
+        Raises:
+            ProtocolError: Not a state vector.
+            DocumentBroken: As for `apply`.
+        """
+        known = {}
+        for client, clock in read_state_vector(state_vector).items():
+            mine = self._clocks.get(client, 0)
+            if mine:
+                known[client] = min(clock, mine)
+        self._fold()
+        for client, clock in known.items():
+            # A peer that claims half a pair gets the whole of it again: pycrdt can't encode the other half.
+            if self._index_of_pair(client, clock) is not None:
+                known[client] = clock - 1
+        return self._encode(write_state_vector(known))
+
+    def state(self) -> State:
+        """Return the whole document.
+
+        Raises:
+            DocumentBroken: As for `apply`; also if pycrdt's state isn't what was given to it.
+        """
+        self._fold()
+        state_vector = bytes(self._doc.get_state())
+        if read_state_vector(state_vector) != self._clocks:
+            raise DocumentBroken("pycrdt's state vector isn't that of the updates it was given")
+        return State(self._encode(b"\x00"), self.waiting, state_vector)
+
+    def _knows(self, update: Update) -> bool:
+        clocks = self._clocks
+        for client, end in update.ends.items():
+            if clocks.get(client, 0) < end:
+                return False
+        for client, ranges in update.deletes.items():
+            deleted = self._deleted.get(client)
+            if deleted is None:
+                return False
+            for start, end in ranges:
+                if not deleted.covers(start, end):
+                    return False
+        return True
+
+    def _integrate(self, data: bytes, update: Update) -> None:
+        """Take in an update that is ready: into pycrdt, or onto the pile if a pair was cut."""
+        cuts = self._find_cuts(update) if update.pairs or self._pairs else ()
+        if cuts or self._deferred:
+            _check_readable(data, update)
+            self._deferred.append(data)
+            self._deferred_bytes += len(data)
+        else:
+            self._give_to_pycrdt(for_pycrdt(data, {}) if update.standins else data, simple=len(update.ends) < 2)
+        # Nothing of this before pycrdt has taken the update: what it refuses leaves no trace.
+        for client, lows in update.pairs.items():
+            known = self._clocks.get(client, 0)
+            self._pairs.setdefault(client, array("Q")).extend(low for low in lows if low >= known)
+        for client, low in cuts:
+            index = self._index_of_pair(client, low)
+            if index is not None:
+                del self._pairs[client][index]
+            self._cuts.setdefault(client, set()).add(low)
+        for client, end in update.ends.items():
+            if self._clocks.get(client, 0) < end:
+                self._clocks[client] = end
+        for client, ranges in update.deletes.items():
+            deleted = self._deleted.get(client)
+            if deleted is None:
+                deleted = self._deleted[client] = Ranges()
+            for start, end in ranges:
+                deleted.add(start, end)
+        if self._deferred_bytes > DEFERRED_BYTES_MAX:
+            self._fold()
+
+    def _release(self, advanced: list[int]) -> None:
+        """Integrate what waited for the clients in `advanced`, and what waited for that."""
+        while advanced:
+            for data, update in self._waiting.release(advanced.pop(), self._clocks):
+                if not self._knows(update):
+                    self._integrate(data, update)
+                    advanced.extend(update.ends)
+
+    def _find_cuts(self, update: Update) -> list[tuple[int, int]]:
+        """The pairs, known or arriving, that the update cuts: client and clock of the low half."""
+        cuts = [at for at in update.boundaries if self._index_of_pair(*at) is not None]
+        if update.pairs:
+            boundaries = set(update.boundaries)
+            # What is known already stays as it is, and Yjs cuts the arriving string where the known part ends.
+            boundaries.update((client, self._clocks.get(client, 0)) for client in update.pairs)
+            arriving = ((client, low) for client, lows in update.pairs.items() for low in lows)
+            cuts.extend(pair for pair in arriving if pair in boundaries)
+        return cuts
+
+    def _index_of_pair(self, client: int, low: int) -> int | None:
+        pairs = self._pairs.get(client)
+        if not pairs:
+            return None
+        index = bisect_left(pairs, low)
+        return index if index < len(pairs) and pairs[index] == low else None
+
+    def _fold(self) -> None:
+        """Bring pycrdt's document up to date after a cut."""
+        if not self._deferred:
+            return
+        try:
+            self._fold_in()
+        except MalformedUpdate as error:
+            raise DocumentBroken(f"what was accepted can't be folded in: {error}") from error
+        self._deferred.clear()
+        self._deferred_bytes = 0
+        self._cuts.clear()
+
+    def _fold_in(self) -> None:
+        had = read_state_vector(bytes(self._doc.get_state()))
+        if any(low < had.get(client, 0) for client, lows in self._cuts.items() for low in lows):
+            state = self._encode(b"\x00")
+            self._doc = pycrdt.Doc()
+            self._give_to_pycrdt(for_pycrdt(state, self._cuts))
+        for data in self._deferred:
+            self._give_to_pycrdt(for_pycrdt(data, self._cuts))
+
+    def _give_to_pycrdt(self, data: bytes, *, simple: bool = False) -> None:
+        try:
+            self._doc.apply_update(data)
+        except ValueError as error:
+            raise MalformedUpdate(f"pycrdt can't read it: {error}") from error
+        except BaseException as error:
+            if _is_panic(error):
+                raise UpdateBreaksDocument(f"pycrdt panicked: {error}") from error
+            raise
+        # The structs of one client are integrated if they are ready. With several clients, make sure: what pycrdt
+        # keeps as pending it may lose later.
+        if not simple and pycrdt.get_update(data, self._doc.get_state())[0] != 0:
+            raise UpdateBreaksDocument("pycrdt didn't integrate an update that was ready")
+
+    def _encode(self, state_vector: bytes) -> bytes:
+        try:
+            return from_pycrdt(bytes(self._doc.get_update(state_vector)))
+        except BaseException as error:
+            if _is_panic(error):
+                raise DocumentBroken(f"pycrdt panicked: {error}") from error
+            raise
+
+
+def is_sound(state: bytes, state_vector: bytes) -> bool:
+    """Whether a document loaded from nothing but `state` is the one that `state_vector` describes.
+
+    Loads it for real, so it costs as much as opening the document; native code that crashes on `state` crashes here.
+    """
+    try:
+        document = Document()
+        document.apply(state)
+        return not document.waiting and read_state_vector(document.state().state_vector) == read_state_vector(
+            state_vector
+        )
+    except (MalformedUpdate, DocumentBroken):
+        return False
+
+
+def _check_readable(data: bytes, update: Update) -> None:
+    """Have pycrdt read, but not apply, an update that it will be given later, when nobody can be blamed any more.
+
+    Raises:
+        MalformedUpdate: pycrdt can't.
+    """
+    try:
+        pycrdt.get_update(for_pycrdt(data, {}) if update.standins else data, b"\x00")
+    except ValueError as error:
+        raise MalformedUpdate(f"pycrdt can't read it: {error}") from error
+    except BaseException as error:
+        if _is_panic(error):
+            raise MalformedUpdate(f"pycrdt panicked reading it: {error}") from error
+        raise
+
+
+def _is_panic(error: BaseException) -> bool:
+    """Rust panics are `pyo3_runtime.PanicException`: no `Exception`, and not to be imported from anywhere."""
+    return type(error).__name__ == "PanicException"

@@ -1,0 +1,74 @@
+"""Updates that can't be integrated yet, because something that they build on hasn't arrived.
+
+Bounded by what they cost in memory; indexed by the clock that each lacks, so that an arriving update looks
+only at those that it might release.
+"""
+
+from collections.abc import Iterator, Mapping
+from heapq import heappop, heappush
+
+from .errors import RoomFull
+from .update import Update
+
+# What an entry costs beside its bytes: two dict slots, a heap tuple and the parsed structure (measured with
+# tracemalloc on small updates: about 900 bytes on CPython 3.11).
+ENTRY_BYTES = 1000
+
+
+class Waiting:
+    """The held-back updates of one document, oldest first.
+
+    Args:
+        bytes_max: Bound on the sum of update sizes plus `ENTRY_BYTES` each.
+    """
+
+    def __init__(self, bytes_max: int) -> None:
+        self.bytes_max = bytes_max
+        self._bytes = 0
+        self._entries: dict[bytes, Update] = {}
+        self._lacking: dict[int, list[tuple[int, bytes]]] = {}
+
+    def __len__(self) -> int:
+        return len(self._entries)
+
+    def __iter__(self) -> Iterator[bytes]:
+        return iter(self._entries)
+
+    def __contains__(self, data: bytes) -> bool:
+        return data in self._entries
+
+    def add(self, data: bytes, update: Update, clocks: Mapping[int, int]) -> None:
+        """Hold `data` back until `clocks` has reached what `update` needs.
+
+        Raises:
+            RoomFull: No room for it. Nothing was kept; the client's next sync brings it in one piece.
+        """
+        cost = len(data) + ENTRY_BYTES
+        if self._bytes + cost > self.bytes_max:
+            raise RoomFull(
+                f"{len(self._entries)} updates wait for others ({self._bytes} bytes); "
+                f"one of {len(data)} bytes doesn't fit below {self.bytes_max}"
+            )
+        self._bytes += cost
+        self._entries[data] = update
+        self._await_next_need(data, update, clocks)
+
+    def release(self, client: int, clocks: Mapping[int, int]) -> Iterator[tuple[bytes, Update]]:
+        """Take out the updates that lacked something of `client` and now lack nothing, in order of need."""
+        heap = self._lacking.get(client)
+        while heap and heap[0][0] <= clocks.get(client, 0):
+            _, data = heappop(heap)
+            update = self._entries[data]
+            if not self._await_next_need(data, update, clocks):
+                del self._entries[data]
+                self._bytes -= len(data) + ENTRY_BYTES
+                yield data, update
+        if heap is not None and not heap:
+            self._lacking.pop(client, None)
+
+    def _await_next_need(self, data: bytes, update: Update, clocks: Mapping[int, int]) -> bool:
+        for client, clock in update.needs.items():
+            if clocks.get(client, 0) < clock:
+                heappush(self._lacking.setdefault(client, []), (clock, data))
+                return True
+        return False
