@@ -1,0 +1,141 @@
+"""Compaction: rooms' states, proved sound, on their way into the store.
+
+The stored log is only trimmed once a state that contains it is stored, was read back, and has shown that a document
+can be loaded from it alone. The proof costs as much as opening the document and never lets go of the interpreter, so
+large states are proved in a process of their own, where a crash in native code harms nobody either.
+"""
+
+import asyncio
+import contextlib
+import logging
+import multiprocessing
+import os
+import signal
+import threading
+from collections.abc import Sequence
+from concurrent.futures import BrokenExecutor, ProcessPoolExecutor
+
+from persistence import Snapshot, Store, StoreError
+
+from .document import State, is_sound
+from .journal import Journal
+from .room import Capture, Room
+
+log = logging.getLogger("crdt_sync.checkpoints")
+
+# Loading a state of this size takes about 2 ms, whatever is in it (see benchmarks/update_reader.py).
+PROVE_INLINE_BYTES_MAX = 16 << 10
+# What one transaction carries at most, beside the state that exceeds it.
+BATCH_BYTES = 8 << 20
+BATCH_ROOMS = 200
+
+
+class Checkpoints:
+    """Stores compacted states of rooms.
+
+    Args:
+        store: Where they go.
+        journal: Where the rooms' updates are stored first.
+    """
+
+    def __init__(self, store: Store, journal: Journal) -> None:
+        self._store = store
+        self._journal = journal
+        self._prover: ProcessPoolExecutor | None = None
+        self._failing = False
+
+    async def write(self, rooms: Sequence[Room]) -> None:
+        """Bring the stored snapshots of `rooms` up to date. Rooms for which that fails are dirty again afterwards."""
+        batch: list[tuple[Room, Capture]] = []
+        size = 0
+        for room in rooms:
+            capture = room.capture()
+            if capture is None:
+                continue
+            batch.append((room, capture))
+            size += len(capture.state.update)
+            if size >= BATCH_BYTES or len(batch) >= BATCH_ROOMS:
+                await self._write_batch(batch)
+                batch, size = [], 0
+            # One room's state may take milliseconds to encode; others' messages go first.
+            await asyncio.sleep(0)
+        if batch:
+            await self._write_batch(batch)
+
+    def close(self) -> None:
+        """End the proving process, if there is one."""
+        if self._prover is not None:
+            self._prover.shutdown(wait=False, cancel_futures=True)
+            self._prover = None
+
+    async def _write_batch(self, batch: Sequence[tuple[Room, Capture]]) -> None:
+        written = False
+        try:
+            sound = [(room, capture) for room, capture in batch if await self._prove(room, capture.state)]
+            if not sound:
+                written = True
+                return
+            stored = asyncio.Event()
+            self._journal.when_stored(max(capture.ticket for _, capture in sound), stored.set)
+            await stored.wait()
+            await self._store.checkpoint([_snapshot(room, capture) for room, capture in sound])
+            written = True
+            if self._failing:
+                self._failing = False
+                log.warning("checkpoints_recovered")
+        except StoreError as error:
+            if not self._failing:
+                self._failing = True
+                log.error("checkpoints_failing", extra={"error": str(error), "rooms": len(batch)})
+        finally:
+            if not written:
+                for room, _ in batch:
+                    room.dirty = True
+
+    async def _prove(self, room: Room, state: State) -> bool:
+        """Whether the state may replace the log. If not, the log stays as it is and nothing is lost but space."""
+        if len(state.update) <= PROVE_INLINE_BYTES_MAX:
+            sound = is_sound(state.update, state.state_vector)
+        else:
+            sound = await self._prove_elsewhere(state)
+        if not sound:
+            room.compactable = False
+            log.error("state_unsound", extra={"room": room.name, "state_bytes": len(state.update)})
+        return sound
+
+    async def _prove_elsewhere(self, state: State) -> bool:
+        if self._prover is None:
+            self._prover = ProcessPoolExecutor(
+                1, mp_context=multiprocessing.get_context("spawn"), initializer=_follow_parent
+            )
+        try:
+            loop = asyncio.get_running_loop()
+            return await loop.run_in_executor(self._prover, is_sound, state.update, state.state_vector)
+        except BrokenExecutor:
+            self.close()
+            return False
+
+
+def _snapshot(room: Room, capture: Capture) -> Snapshot:
+    assert capture.seq is not None, "its last update is stored"
+    state = capture.state
+    return Snapshot(
+        document=room.name,
+        seq=capture.seq,
+        state=state.update,
+        waiting=state.waiting,
+        state_vector=state.state_vector,
+    )
+
+
+def _follow_parent() -> None:
+    """In the proving process: leave Ctrl-C to the server, and don't outlive it even if it is killed."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    parent = multiprocessing.parent_process()
+
+    def wait() -> None:
+        with contextlib.suppress(Exception):
+            parent.join()  # type: ignore[union-attr]
+        os._exit(0)
+
+    threading.Thread(target=wait, daemon=True).start()

@@ -1,0 +1,223 @@
+"""One client's way out: a bounded outbox over a transport, and closing.
+
+Owns what waits for one client and in which order it goes. Leaves what a client may say to `room`, and what a frame
+means to `protocol`.
+
+What is relayed to a client waits in a bounded outbox. If it would grow beyond its bound, the client is *behind*:
+its outbox is emptied, nothing more is relayed to it, and when it reads again it gets the difference between what it
+last had and what the room has then. Answers that bring a whole difference are made when they can be sent, not when
+they are asked for, so a client that asks often and reads never holds no more memory than one that asks once.
+"""
+
+import asyncio
+import itertools
+from collections import deque
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from .errors import SlowReader, StoreBehind, SyncError
+from .protocol import encode_confirm
+
+# Confirmations that one client may wait for: a client that asks after every keystroke for some minutes.
+CONFIRMS_MAX = 4096
+
+CLOSE_TIMEOUT_S = 5.0
+
+_ids = itertools.count(1)
+
+CatchUp = Callable[["Connection"], Iterable[bytes]]
+
+
+class TransportClosed(Exception):
+    """The other side is gone."""
+
+
+class Transport(Protocol):
+    """What a connection writes to."""
+
+    async def send(self, frame: bytes) -> None:
+        """Send one binary WebSocket frame; returns once there is room for the next.
+
+        Raises:
+            TransportClosed: The other side is gone.
+        """
+
+    async def close(self, code: int, reason: str) -> None:
+        """Send a close frame."""
+
+    def abort(self) -> None:
+        """Drop the connection without another word. Whatever waits in `send` fails."""
+
+    def buffered_bytes(self) -> int:
+        """What was sent but not yet taken by the operating system; 0 if unknown."""
+
+
+@dataclass(slots=True)
+class Outbox:
+    """Frames on their way to one client, never more than `bytes_max` together."""
+
+    bytes_max: int
+    size: int = 0
+    _frames: deque[bytes] = field(default_factory=deque)
+
+    def put(self, frame: bytes) -> bool:
+        """Append a frame, or return False if it would exceed the bound."""
+        if self.size + len(frame) > self.bytes_max:
+            return False
+        self.size += len(frame)
+        self._frames.append(frame)
+        return True
+
+    def take(self) -> bytes:
+        """Remove and return the oldest frame; there must be one."""
+        frame = self._frames.popleft()
+        self.size -= len(frame)
+        return frame
+
+    def clear(self) -> None:
+        """Forget everything."""
+        self._frames.clear()
+        self.size = 0
+
+    def __len__(self) -> int:
+        return len(self._frames)
+
+
+class Connection:
+    """One client.
+
+    Args:
+        transport: Where frames go.
+        outbox_bytes_max: Bound on what is relayed but not yet sent.
+        now: Monotonic seconds.
+    """
+
+    def __init__(self, transport: Transport, *, outbox_bytes_max: int, now: float) -> None:
+        self.id = next(_ids)
+        self.had = b"\x00"
+        """State vector of something that the client is known to have."""
+        self.behind = False
+        self.asked: bool = False
+        """Whether a sync step 1 waits for its answer."""
+        self.synced = False
+        """Whether a sync step 1 was answered: from then on the client has all that it was sent."""
+        self.sent_at = now
+        """When a frame last went out."""
+        self.closing: tuple[int, str] | None = None
+        self._transport = transport
+        self._outbox = Outbox(outbox_bytes_max)
+        self._confirms: deque[bytes] = deque()
+        self._confirms_owed = 0
+        self._catching_up: deque[bytes] = deque()
+        self._wake = asyncio.Event()
+        self._task: asyncio.Task[None] | None = None
+        self._deadline: asyncio.TimerHandle | None = None
+        self._sending = False
+        self._progress_at = now
+        self._buffered = 0
+
+    @property
+    def idle(self) -> bool:
+        """Whether nothing waits for this client: it has, or is sure to get, all that it was sent."""
+        return not (self._sending or self._outbox or self._confirms or self.behind or self.asked)
+
+    @property
+    def outbox_bytes(self) -> int:
+        """What is relayed but not yet sent."""
+        return self._outbox.size
+
+    def relay(self, frame: bytes) -> None:
+        """Send a frame when its turn comes. A client that is behind will get its content in another way."""
+        if self.behind or self.closing:
+            return
+        if not self._outbox.put(frame):
+            self._outbox.clear()
+            self.behind = True
+        self._wake.set()
+
+    def answer_sync(self, state_vector: bytes) -> None:
+        """Answer a sync step 1 when its turn comes."""
+        self.had = state_vector
+        self.asked = True
+        self._wake.set()
+
+    def expect_confirm(self) -> None:
+        """Count a confirmation that the client waits for.
+
+        Raises:
+            StoreBehind: It waits for too many.
+        """
+        if self._confirms_owed >= CONFIRMS_MAX:
+            raise StoreBehind(f"{self._confirms_owed} confirmations are waited for by one client")
+        self._confirms_owed += 1
+
+    def confirm(self, token: bytes) -> None:
+        """Send a confirmation that `expect_confirm` counted."""
+        self._confirms.append(encode_confirm(token))
+        self._wake.set()
+
+    def close(self, code: int, reason: str) -> None:
+        """Close as soon as possible, whatever still waits. A closed connection stays closed for its first reason."""
+        if self.closing is None:
+            self.closing = (code, reason)
+            self._outbox.clear()
+            self._wake.set()
+            self._deadline = asyncio.get_running_loop().call_later(CLOSE_TIMEOUT_S, self._give_up)
+
+    def check(self, *, now: float, stalled_max_s: float) -> None:
+        """Close the client if it has taken nothing of what waits for it for `stalled_max_s`."""
+        buffered = self._transport.buffered_bytes()
+        if (self.idle and not buffered) or buffered < self._buffered:
+            self._progress_at = now
+        self._buffered = buffered
+        if now - self._progress_at >= stalled_max_s:
+            self.close(SlowReader.close_code, SlowReader.reason)
+
+    async def run(self, catch_up: CatchUp) -> None:
+        """Send what there is to send until the connection is closed or lost.
+
+        Args:
+            catch_up: Gives the frames that bring a client that `asked` or is `behind` from what it `had` to now.
+        """
+        loop = asyncio.get_running_loop()
+        self._task = asyncio.current_task()
+        try:
+            while self.closing is None:
+                try:
+                    frame = self._next(catch_up)
+                except SyncError as error:
+                    self.close(error.close_code, error.reason)
+                    continue
+                if frame is None:
+                    self._sending = False
+                    self._wake.clear()
+                    await self._wake.wait()
+                    continue
+                self._sending = True
+                await self._transport.send(frame)
+                self.sent_at = self._progress_at = loop.time()
+            await self._transport.close(*self.closing)
+        except TransportClosed:
+            pass
+        finally:
+            if self._deadline is not None:
+                self._deadline.cancel()
+
+    def _next(self, catch_up: CatchUp) -> bytes | None:
+        if not self._catching_up and (self.asked or self.behind):
+            self._catching_up.extend(catch_up(self))
+            self.synced = self.synced or self.asked
+            self.asked = self.behind = False
+        if self._catching_up:
+            return self._catching_up.popleft()
+        if self._confirms:
+            self._confirms_owed -= 1
+            return self._confirms.popleft()
+        return self._outbox.take() if self._outbox else None
+
+    def _give_up(self) -> None:
+        """The client takes not even the close frame."""
+        self._transport.abort()
+        if self._task is not None:
+            self._task.cancel()

@@ -1,0 +1,159 @@
+"""Write-behind: what rooms accepted is stored a few times a second, all rooms in one transaction.
+
+Promises that updates of a room are stored in the order in which they were added, that nothing is reported as
+stored before the store has committed it, and that a failing store is retried for as long as it takes.
+"""
+
+import asyncio
+import logging
+from collections import deque
+from collections.abc import Callable
+from datetime import UTC, datetime
+from typing import Protocol
+
+from persistence import Entry, Store, StoreError
+
+from .errors import StoreBehind
+
+log = logging.getLogger("crdt_sync.journal")
+
+# What an update costs in memory while it waits, beside its bytes.
+UPDATE_BYTES = 100
+# A commit is started at once when this much waits.
+BATCH_BYTES = 4 << 20
+
+RETRY_S_MIN = 0.1
+# Below the 3 s in which a recovery has to be complete.
+RETRY_S_MAX = 2.0
+
+
+class Log(Protocol):
+    """Whose updates they are: a room."""
+
+    name: str
+
+    def stored(self, seq: int, count: int) -> None:
+        """The next `count` updates are committed, the last of them as `seq`."""
+
+
+class Journal:
+    """The updates of one node that aren't stored yet.
+
+    Tickets number the updates of all logs in the order in which they were added, from 1.
+
+    Args:
+        store: Open while `run` runs.
+        interval_s: At most one commit in this time.
+        bytes_max: Bound on what may wait, `UPDATE_BYTES` for each update included.
+    """
+
+    def __init__(self, store: Store, *, interval_s: float, bytes_max: int) -> None:
+        self._store = store
+        self._interval_s = interval_s
+        self._bytes_max = bytes_max
+        self._pending: dict[Log, list[bytes]] = {}
+        self._pending_bytes = 0
+        self._storing_bytes = 0
+        self._added = 0
+        self._committed = 0
+        self._waiters: deque[tuple[int, Callable[[], None]]] = deque()
+        self._work = asyncio.Event()
+        self._hurry = asyncio.Event()
+
+    @property
+    def unstored_bytes(self) -> int:
+        """What waits or is being stored."""
+        return self._pending_bytes + self._storing_bytes
+
+    def require_space(self, size: int) -> None:
+        """Check that an update of `size` bytes may be added.
+
+        Raises:
+            StoreBehind: It may not: the store has been failing, or is too slow, for long.
+        """
+        if self.unstored_bytes + size + UPDATE_BYTES > self._bytes_max:
+            raise StoreBehind(f"{self.unstored_bytes} bytes wait to be stored, at most {self._bytes_max}")
+
+    def add(self, log_: Log, update: bytes) -> int:
+        """Take in one accepted update and return its ticket. Never fails: ask `require_space` before."""
+        self._pending.setdefault(log_, []).append(update)
+        self._pending_bytes += len(update) + UPDATE_BYTES
+        self._added += 1
+        self._work.set()
+        if self._pending_bytes >= BATCH_BYTES:
+            self._hurry.set()
+        return self._added
+
+    def when_stored(self, ticket: int, then: Callable[[], None]) -> None:
+        """Call `then` once everything up to `ticket` is stored: at once if it is."""
+        if ticket <= self._committed:
+            then()
+            return
+        index = len(self._waiters)
+        while index and self._waiters[index - 1][0] > ticket:
+            index -= 1
+        self._waiters.insert(index, (ticket, then))
+
+    async def flush(self) -> None:
+        """Store everything added so far without waiting for the interval; returns when that is done."""
+        done = asyncio.Event()
+        self.when_stored(self._added, done.set)
+        self._hurry.set()
+        await done.wait()
+
+    async def run(self) -> None:
+        """Store until cancelled. A commit that is under way then is left to the store, unreported."""
+        loop = asyncio.get_running_loop()
+        earliest = loop.time()
+        while True:
+            await self._work.wait()
+            await self._pause(earliest - loop.time())
+            earliest = loop.time() + self._interval_s
+            self._work.clear()
+            self._hurry.clear()
+            await self._commit()
+
+    async def _commit(self) -> None:
+        batch = self._pending
+        upto = self._added
+        self._pending = {}
+        self._storing_bytes, self._pending_bytes = self._pending_bytes, 0
+        accepted_at = datetime.now(UTC)
+        entries = [Entry(document=one.name, updates=updates, accepted_at=accepted_at) for one, updates in batch.items()]
+        seqs = await self._append(entries)
+        self._committed = upto
+        self._storing_bytes = 0
+        for (one, updates), seq in zip(batch.items(), seqs, strict=True):
+            one.stored(seq, len(updates))
+        while self._waiters and self._waiters[0][0] <= upto:
+            self._waiters.popleft()[1]()
+
+    async def _append(self, entries: list[Entry]) -> list[int]:
+        """Append until it succeeds. Says so once when the store begins to fail and once when it is back."""
+        loop = asyncio.get_running_loop()
+        failing_since: float | None = None
+        retry_s = RETRY_S_MIN
+        while True:
+            try:
+                seqs = await self._store.append(entries)
+            except Exception as error:
+                if failing_since is None:
+                    failing_since = loop.time()
+                    # An error that isn't the store's own is a bug; its traceback is wanted, the updates are kept.
+                    trace = None if isinstance(error, StoreError) else error
+                    log.error("store_failing", extra={"error": str(error), "rooms": len(entries)}, exc_info=trace)
+                await asyncio.sleep(retry_s)
+                retry_s = min(retry_s * 2, RETRY_S_MAX)
+                continue
+            if failing_since is not None:
+                log.warning("store_recovered", extra={"after_s": round(loop.time() - failing_since, 3)})
+            return seqs
+
+    async def _pause(self, seconds: float) -> None:
+        if seconds <= 0:
+            return
+        try:
+            async with asyncio.timeout(seconds):
+                await self._hurry.wait()
+        except TimeoutError:
+            pass

@@ -1,0 +1,216 @@
+"""Which rooms are open here: opened once, kept while anyone needs them, closed when idle.
+
+Promises one `Room` per name at any time, whatever the order of joins, leaves and unloading, because a room is only
+taken out of the table in a turn of the event loop in which nobody holds it, nothing of it is unstored, and its
+snapshot is written. A room that can't be loaded is refused, never shown empty.
+"""
+
+import asyncio
+import logging
+import sys
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+
+from persistence import Store, StoreError
+
+from .checkpoints import Checkpoints
+from .document import Document
+from .errors import DocumentBroken, Draining, ProtocolError, RoomUnavailable
+from .journal import Journal
+from .room import Room
+from .settings import Settings
+
+log = logging.getLogger("crdt_sync.rooms")
+
+TICK_S = 1.0
+# After so many rooms, and so long a stretch of loading, the event loop gets its turn.
+TICK_SLICE = 100
+LOAD_SLICE_S = 0.005
+
+
+@dataclass(slots=True, eq=False)
+class _Entry:
+    task: asyncio.Task[Room]
+    holders: int
+    idle_since: float
+    checkpointed_at: float
+
+    @property
+    def room(self) -> Room | None:
+        """The room, once it is loaded."""
+        done = self.task.done() and not self.task.cancelled() and self.task.exception() is None
+        return self.task.result() if done else None
+
+
+class Rooms:
+    """The open rooms of one node.
+
+    Args:
+        store: Loaded from; open while `run` runs.
+        journal: Stores what the rooms accept.
+        settings: Intervals and bounds.
+    """
+
+    def __init__(self, store: Store, journal: Journal, settings: Settings) -> None:
+        self._store = store
+        self._journal = journal
+        self._settings = settings
+        self._checkpoints = Checkpoints(store, journal)
+        self._entries: dict[str, _Entry] = {}
+        self._draining = False
+
+    def __len__(self) -> int:
+        return len(self._entries)
+
+    def __contains__(self, name: str) -> bool:
+        return name in self._entries
+
+    @asynccontextmanager
+    async def hold(self, name: str) -> AsyncIterator[Room]:
+        """Open a room, or use the open one, and keep it open inside the `with` block.
+
+        Raises:
+            RoomUnavailable: It can't be loaded now.
+            Draining: This node takes nobody any more.
+        """
+        if self._draining:
+            raise Draining(f"{name!r} was asked for while shutting down")
+        loop = asyncio.get_running_loop()
+        entry = self._entries.get(name)
+        if entry is None:
+            now = loop.time()
+            entry = _Entry(loop.create_task(self._load(name)), 0, now, now)
+            entry.task.add_done_callback(_retrieve)
+            self._entries[name] = entry
+        entry.holders += 1
+        try:
+            yield await self._opened(name, entry)
+        finally:
+            entry.holders -= 1
+            entry.idle_since = loop.time()
+
+    async def run(self) -> None:
+        """Look after the rooms until cancelled."""
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self._tick_forever())
+            group.create_task(self._checkpoint_forever())
+
+    async def close(self) -> list[str]:
+        """Close all clients, store everything, within `shutdown_timeout_s`.
+
+        Returns:
+            The rooms of which something could not be stored.
+        """
+        self._draining = True
+        rooms = [entry.room for entry in self._entries.values()]
+        opened = [room for room in rooms if room is not None]
+        for room in opened:
+            room.close()
+        try:
+            async with asyncio.timeout(self._settings.shutdown_timeout_s):
+                await self._journal.flush()
+                await self._checkpoints.write([room for room in opened if _wants_checkpoint(room)])
+        except TimeoutError:
+            pass
+        finally:
+            self._checkpoints.close()
+        return sorted(room.name for room in opened if room.unstored)
+
+    async def _opened(self, name: str, entry: _Entry) -> Room:
+        try:
+            async with asyncio.timeout(self._settings.open_timeout_s):
+                # Shielded: others may wait for the same load, and the next to come profits from it.
+                room = await asyncio.shield(entry.task)
+        except TimeoutError as error:
+            raise RoomUnavailable(f"{name!r} isn't loaded after {self._settings.open_timeout_s} s") from error
+        if room.broken:
+            raise RoomUnavailable(f"{name!r} is being loaded anew")
+        return room
+
+    async def _load(self, name: str) -> Room:
+        try:
+            stored = await self._store.load(name)
+            updates = list(stored.updates)
+            if stored.snapshot is not None:
+                updates[:0] = [stored.snapshot.state, *stored.snapshot.waiting]
+            document = await _load_in_slices(updates, self._settings.waiting_bytes_max)
+        except (StoreError, ProtocolError, DocumentBroken) as error:
+            del self._entries[name]
+            log.error("room_load_failed", extra={"room": name, "error": str(error)})
+            raise RoomUnavailable(f"{name!r} can't be loaded: {error}") from error
+        except BaseException:
+            del self._entries[name]
+            raise
+        room = Room(name, document, seq=stored.head_seq, journal=self._journal, settings=self._settings)
+        # The stored log is long or its snapshot missing: don't wait for an edit to compact it.
+        room.dirty = bool(stored.updates)
+        return room
+
+    async def _tick_forever(self) -> None:
+        loop = asyncio.get_running_loop()
+        while True:
+            await asyncio.sleep(TICK_S)
+            for count, (name, entry) in enumerate(list(self._entries.items()), 1):
+                room = entry.room
+                if room is not None:
+                    try:
+                        self._tick(name, entry, room, loop.time())
+                    except Exception:
+                        # One room's trouble is not the others'.
+                        log.exception("room_failed", extra={"room": name})
+                        room.fail()
+                if count % TICK_SLICE == 0:
+                    await asyncio.sleep(0)
+
+    def _tick(self, name: str, entry: _Entry, room: Room, now: float) -> None:
+        room.tick(now=now)
+        if entry.holders or room.unstored:
+            return
+        idle = now - entry.idle_since >= self._settings.room_idle_s
+        if room.broken or (idle and not _wants_checkpoint(room)):
+            del self._entries[name]
+            room.close()
+            log.info("room_unloaded", extra={"room": name, "seq": room.stored_seq})
+
+    async def _checkpoint_forever(self) -> None:
+        loop = asyncio.get_running_loop()
+        interval_s = self._settings.checkpoint_interval_s
+        while True:
+            await asyncio.sleep(min(TICK_S, interval_s))
+            now = loop.time()
+            due = []
+            for entry in self._entries.values():
+                room = entry.room
+                if room is not None and _wants_checkpoint(room) and now - entry.checkpointed_at >= interval_s:
+                    entry.checkpointed_at = now
+                    due.append(room)
+            try:
+                await self._checkpoints.write(due)
+            except Exception:
+                log.exception("checkpoints_failed", extra={"rooms": len(due)})
+
+
+def _retrieve(task: asyncio.Task[Room]) -> None:
+    """A failed load is logged where it fails; nobody may be left to hear of it here."""
+    if not task.cancelled():
+        task.exception()
+
+
+def _wants_checkpoint(room: Room) -> bool:
+    return room.dirty and room.compactable and not room.broken
+
+
+async def _load_in_slices(updates: list[bytes], waiting_bytes_max: int) -> Document:
+    """Apply `updates` to a new document, giving others their turn in between."""
+    loop = asyncio.get_running_loop()
+    # The bound is for what arrives. What was accepted once is taken, in whatever order it is released this time.
+    document = Document(waiting_bytes_max=sys.maxsize)
+    turn_ends = loop.time() + LOAD_SLICE_S
+    for update in updates:
+        document.apply(update)
+        if loop.time() >= turn_ends:
+            await asyncio.sleep(0)
+            turn_ends = loop.time() + LOAD_SLICE_S
+    document.bound_waiting(waiting_bytes_max)
+    return document
