@@ -1,0 +1,131 @@
+"""The import rules of docs/explanation/architecture.md, enforced by reading the imports."""
+
+import ast
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+PACKAGES = ("auth", "persistence", "crdt_sync")
+
+# A module imports only from rows above its own.
+ROWS: tuple[frozenset[str], ...] = (
+    frozenset({"errors", "settings", "logs"}),
+    frozenset({"lib0", "ranges"}),
+    frozenset({"update"}),
+    frozenset({"standins", "waiting"}),
+    frozenset({"document", "protocol", "awareness"}),
+    frozenset({"connection", "journal"}),
+    frozenset({"room"}),
+    frozenset({"checkpoints"}),
+    frozenset({"rooms"}),
+    frozenset({"gateway.sync"}),
+    frozenset({"gateway.app"}),
+    frozenset({"transport"}),
+    frozenset({"serve"}),
+    frozenset({"cli"}),
+)
+# The package's front doors are above everything.
+DOORS = frozenset({"__init__", "__main__", "gateway.__init__"})
+
+HOMES = {
+    "pycrdt": {"crdt_sync.document"},
+    "starlette": {"crdt_sync.gateway.app", "crdt_sync.gateway.sync"},
+    "uvicorn": {"crdt_sync.serve", "crdt_sync.transport"},
+    "pydantic": {"crdt_sync.settings"},
+    "pydantic_settings": {"crdt_sync.settings"},
+    "sqlite3": {"persistence.sqlite"},
+}
+# Libraries that a package may not import at all, beside those whose home is elsewhere.
+OWN = {"auth": set(), "persistence": {"persistence"}, "crdt_sync": {"auth", "persistence", "crdt_sync"}}
+DEFERRED_ALLOWED = {("persistence.store", "open_store")}
+
+
+def modules() -> dict[str, Path]:
+    found = {}
+    for package in PACKAGES:
+        for path in (ROOT / package).rglob("*.py"):
+            found[".".join(path.relative_to(ROOT).with_suffix("").parts)] = path
+    return found
+
+
+def imports(name: str, tree: ast.AST) -> list[str]:
+    """Absolute names of everything imported in `tree`, which is in the module `name`."""
+    found = []
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            found += [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            if node.level:
+                base = name.split(".")[: -node.level]
+                prefix = ".".join(base + ([node.module] if node.module else []))
+            else:
+                prefix = node.module or ""
+            found += [f"{prefix}.{alias.name}" for alias in node.names]
+    return found
+
+
+def module_of(imported: str, known: dict[str, Path]) -> str | None:
+    """The module of ours that an imported name is, or lives in."""
+    parts = imported.split(".")
+    for length in range(len(parts), 0, -1):
+        name = ".".join(parts[:length])
+        if name in known:
+            return name
+        if f"{name}.__init__" in known:
+            return f"{name}.__init__"
+    return None
+
+
+@pytest.fixture(scope="module")
+def trees() -> dict[str, ast.Module]:
+    return {name: ast.parse(path.read_text()) for name, path in modules().items()}
+
+
+def test_packages_import_each_other_one_way(trees: dict[str, ast.Module]) -> None:
+    for name, tree in trees.items():
+        own = name.split(".")[0]
+        foreign = {one.split(".")[0] for one in imports(name, tree)} & set(PACKAGES)
+
+        assert foreign <= OWN[own] | {own}, name
+
+
+def test_modules_import_only_from_lower_rows(trees: dict[str, ast.Module]) -> None:
+    row_of = {f"crdt_sync.{name}": row for row, names in enumerate(ROWS) for name in names}
+    known = modules()
+    for name, tree in trees.items():
+        short = name.removeprefix("crdt_sync.")
+        if not name.startswith("crdt_sync.") or short in DOORS:
+            continue
+        assert name in row_of, f"{name} has no row: give it one, and a line in the architecture page"
+        for imported in imports(name, tree):
+            target = module_of(imported, known)
+            if target is not None and target.startswith("crdt_sync."):
+                assert row_of.get(target, len(ROWS)) < row_of[name], f"{name} imports {target}"
+
+
+def test_persistence_has_no_cycles(trees: dict[str, ast.Module]) -> None:
+    allowed = {"persistence.store": set(), "persistence.memory": {"persistence.store"}}
+    for name, tree in trees.items():
+        if not name.startswith("persistence.") or name == "persistence.__init__":
+            continue
+        top = ast.Module([node for node in tree.body if isinstance(node, ast.Import | ast.ImportFrom)], [])
+        targets = {module_of(one, modules()) for one in imports(name, top)}
+        ours = {one for one in targets if one is not None and one.startswith("persistence.")}
+
+        assert ours <= allowed.get(name, {"persistence.store"}), name
+
+
+def test_every_foreign_library_has_one_home(trees: dict[str, ast.Module]) -> None:
+    for name, tree in trees.items():
+        for imported in imports(name, tree):
+            library = imported.split(".")[0]
+            assert name in HOMES.get(library, {name}), f"{name} imports {library}"
+
+
+def test_imports_stand_at_the_top_but_for_the_factory(trees: dict[str, ast.Module]) -> None:
+    for name, tree in trees.items():
+        for function in ast.walk(tree):
+            if isinstance(function, ast.FunctionDef | ast.AsyncFunctionDef):
+                inside = [node for node in ast.walk(function) if isinstance(node, ast.Import | ast.ImportFrom)]
+                assert not inside or (name, function.name) in DEFERRED_ALLOWED, f"{name}.{function.name}"
