@@ -1,0 +1,30 @@
+"""Remembers what was accepted: per-document logs of bytes, and snapshots that stand for a log's beginning.
+
+Knows nothing of sockets or CRDTs: whoever needs bytes merged does it before.
+"""
+
+from persistence.store import (
+    DocumentHead,
+    Entry,
+    Snapshot,
+    Store,
+    StoreCorrupt,
+    Stored,
+    StoreError,
+    StoreUnavailable,
+    StoreUnusable,
+    open_store,
+)
+
+__all__ = [
+    "DocumentHead",
+    "Entry",
+    "Snapshot",
+    "Store",
+    "StoreCorrupt",
+    "StoreError",
+    "StoreUnavailable",
+    "StoreUnusable",
+    "Stored",
+    "open_store",
+]
