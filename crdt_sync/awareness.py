@@ -32,6 +32,11 @@ SILENT_S = 20.0
 GONE_S = 60.0
 GONE_MAX = 1000
 
+# So that the clock after an accepted one can always be written. Clients count from 0.
+CLOCK_MAX = 2**52
+# More states than a room can hold; one message is read in some milliseconds.
+MESSAGE_STATES_MAX = 4096
+
 # What an entry costs beside its state.
 ENTRY_BYTES = 300
 
@@ -54,12 +59,12 @@ def read_states(payload: bytes) -> list[ClientState]:
     """Read the payload of an awareness message.
 
     Raises:
-        ProtocolError: Cut short, trailing bytes, or a state that isn't what `JSON.parse` accepts.
+        ProtocolError: Cut short, trailing bytes, more than `MESSAGE_STATES_MAX` states, or one that isn't what
+            `JSON.parse` accepts.
     """
     count, pos = read_var_uint(payload, 0)
-    # Each state takes at least four bytes.
-    if count * 4 > len(payload):
-        raise ProtocolError(f"{count} awareness states can't fit into {len(payload)} bytes")
+    if count > MESSAGE_STATES_MAX:
+        raise ProtocolError(f"{count} awareness states in one message, at most {MESSAGE_STATES_MAX}")
     states = []
     for _ in range(count):
         client, pos = read_var_uint(payload, pos)
@@ -152,11 +157,8 @@ class Awareness:
             if now - entry.heard_at >= OUTDATED_S or (entry.leaves_at is not None and now >= entry.leaves_at):
                 # At the same clock: a higher one would hide the client's next announcement for longer.
                 self._remove(client, clock=entry.clock, now=now)
-        for client, gone_at in list(self._gone.items()):
-            if now - gone_at < GONE_S and len(self._gone) <= GONE_MAX:
-                break
-            if client not in self._changed:
-                del self._gone[client], self._entries[client]
+        while self._gone and now - next(iter(self._gone.values())) >= GONE_S:
+            self._forget_oldest()
 
     def next_expiry(self) -> float | None:
         """When `expire` will next remove somebody whose connection is gone."""
@@ -184,6 +186,8 @@ class Awareness:
         """The clock under which a state becomes current; None if it doesn't."""
         entry = self._entries.get(one.client)
         leaving = one.state == _NULL
+        if one.clock >= CLOCK_MAX:
+            return None
         if entry is None:
             # To peers, the clock of a client that they don't know is 0.
             return one.clock if one.clock > 0 and not leaving else None
@@ -235,6 +239,13 @@ class Awareness:
         entry.clock, entry.state, entry.owner, entry.leaves_at = clock, _NULL, None, None
         self._gone[client] = now
         self._changed.add(client)
+        if len(self._gone) > GONE_MAX:
+            self._forget_oldest()
+
+    def _forget_oldest(self) -> None:
+        client = next(iter(self._gone))
+        del self._gone[client], self._entries[client]
+        self._changed.discard(client)
 
 
 def _check_json(text: bytes) -> None:

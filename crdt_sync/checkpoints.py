@@ -45,22 +45,24 @@ class Checkpoints:
         self._failing = False
 
     async def write(self, rooms: Sequence[Room]) -> None:
-        """Bring the stored snapshots of `rooms` up to date. Rooms for which that fails are dirty again afterwards."""
+        """Bring the stored snapshots of `rooms` up to date. A room for which that fails wants it again afterwards."""
         batch: list[tuple[Room, Capture]] = []
-        size = 0
-        for room in rooms:
-            capture = room.capture()
-            if capture is None:
-                continue
-            batch.append((room, capture))
-            size += len(capture.state.update)
-            if size >= BATCH_BYTES or len(batch) >= BATCH_ROOMS:
-                await self._write_batch(batch)
-                batch, size = [], 0
-            # One room's state may take milliseconds to encode; others' messages go first.
-            await asyncio.sleep(0)
-        if batch:
+        try:
+            size = 0
+            for room in rooms:
+                capture = room.capture()
+                if capture is None:
+                    continue
+                batch.append((room, capture))
+                size += len(capture.state.update)
+                if size >= BATCH_BYTES or len(batch) >= BATCH_ROOMS:
+                    await self._write_batch(batch)
+                    size = 0
+                # One room's state may take milliseconds to encode; others' messages go first.
+                await asyncio.sleep(0)
             await self._write_batch(batch)
+        finally:
+            _finish(batch, written=False)
 
     def close(self) -> None:
         """End the proving process, if there is one."""
@@ -68,29 +70,24 @@ class Checkpoints:
             self._prover.shutdown(wait=False, cancel_futures=True)
             self._prover = None
 
-    async def _write_batch(self, batch: Sequence[tuple[Room, Capture]]) -> None:
-        written = False
+    async def _write_batch(self, batch: list[tuple[Room, Capture]]) -> None:
+        """Store the batch and empty it, if the store takes it."""
+        sound = [(room, capture) for room, capture in batch if await self._prove(room, capture.state)]
+        stored = asyncio.Event()
+        self._journal.when_stored(max((capture.ticket for _, capture in sound), default=0), stored.set)
+        await stored.wait()
         try:
-            sound = [(room, capture) for room, capture in batch if await self._prove(room, capture.state)]
-            if not sound:
-                written = True
-                return
-            stored = asyncio.Event()
-            self._journal.when_stored(max(capture.ticket for _, capture in sound), stored.set)
-            await stored.wait()
             await self._store.checkpoint([_snapshot(room, capture) for room, capture in sound])
-            written = True
-            if self._failing:
-                self._failing = False
-                log.warning("checkpoints_recovered")
         except StoreError as error:
             if not self._failing:
                 self._failing = True
                 log.error("checkpoints_failing", extra={"error": str(error), "rooms": len(batch)})
-        finally:
-            if not written:
-                for room, _ in batch:
-                    room.dirty = True
+            _finish(batch, written=False)
+            return
+        if self._failing:
+            self._failing = False
+            log.warning("checkpoints_recovered")
+        _finish(batch, written=True)
 
     async def _prove(self, room: Room, state: State) -> bool:
         """Whether the state may replace the log. If not, the log stays as it is and nothing is lost but space."""
@@ -114,6 +111,12 @@ class Checkpoints:
         except BrokenExecutor:
             self.close()
             return False
+
+
+def _finish(batch: list[tuple[Room, Capture]], *, written: bool) -> None:
+    for room, _ in batch:
+        room.captured(written=written)
+    batch.clear()
 
 
 def _snapshot(room: Room, capture: Capture) -> Snapshot:

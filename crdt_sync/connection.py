@@ -100,6 +100,8 @@ class Connection:
         self.behind = False
         self.asked: bool = False
         """Whether a sync step 1 waits for its answer."""
+        self.asked_who = False
+        """Whether an awareness query waits for its answer."""
         self.synced = False
         """Whether a sync step 1 was answered: from then on the client has all that it was sent."""
         self.sent_at = now
@@ -120,7 +122,7 @@ class Connection:
     @property
     def idle(self) -> bool:
         """Whether nothing waits for this client: it has, or is sure to get, all that it was sent."""
-        return not (self._sending or self._outbox or self._confirms or self.behind or self.asked)
+        return not (self._sending or self._outbox or self._confirms or self.behind or self.asked or self.asked_who)
 
     @property
     def outbox_bytes(self) -> int:
@@ -140,6 +142,11 @@ class Connection:
         """Answer a sync step 1 when its turn comes."""
         self.had = state_vector
         self.asked = True
+        self._wake.set()
+
+    def answer_who(self) -> None:
+        """Answer an awareness query when its turn comes."""
+        self.asked_who = True
         self._wake.set()
 
     def expect_confirm(self) -> None:
@@ -178,7 +185,7 @@ class Connection:
         """Send what there is to send until the connection is closed or lost.
 
         Args:
-            catch_up: Gives the frames that bring a client that `asked` or is `behind` from what it `had` to now.
+            catch_up: Gives the frames for a client that `asked`, `asked_who` or is `behind`, made from what it `had`.
         """
         loop = asyncio.get_running_loop()
         self._task = asyncio.current_task()
@@ -205,10 +212,10 @@ class Connection:
                 self._deadline.cancel()
 
     def _next(self, catch_up: CatchUp) -> bytes | None:
-        if not self._catching_up and (self.asked or self.behind):
+        if not self._catching_up and (self.asked or self.asked_who or self.behind):
             self._catching_up.extend(catch_up(self))
             self.synced = self.synced or self.asked
-            self.asked = self.behind = False
+            self.asked = self.asked_who = self.behind = False
         if self._catching_up:
             return self._catching_up.popleft()
         if self._confirms:

@@ -111,7 +111,7 @@ class Document:
         """What is integrated, encoded as a state vector."""
         if self._deferred:
             return write_state_vector(self._clocks)
-        return bytes(self._doc.get_state())
+        return self._pycrdt_state_vector()
 
     def diff(self, state_vector: bytes) -> bytes:
         """Return one update with everything integrated that a peer at `state_vector` lacks, all deletes included.
@@ -141,7 +141,7 @@ class Document:
             DocumentBroken: As for `apply`; also if pycrdt's state isn't what was given to it.
         """
         self._fold()
-        state_vector = bytes(self._doc.get_state())
+        state_vector = self._pycrdt_state_vector()
         if read_state_vector(state_vector) != self._clocks:
             raise DocumentBroken("pycrdt's state vector isn't that of the updates it was given")
         return State(self._encode(b"\x00"), self.waiting, state_vector)
@@ -194,9 +194,14 @@ class Document:
         """Integrate what waited for the clients in `advanced`, and what waited for that."""
         while advanced:
             for data, update in self._waiting.release(advanced.pop(), self._clocks):
-                if not self._knows(update):
+                if self._knows(update):
+                    continue
+                try:
                     self._integrate(data, update)
-                    advanced.extend(update.ends)
+                except (MalformedUpdate, UpdateBreaksDocument) as error:
+                    # Not the fault of the update that is being applied, which is in the document by now.
+                    raise DocumentBroken(f"what waited can't be integrated: {error}") from error
+                advanced.extend(update.ends)
 
     def _find_cuts(self, update: Update) -> list[tuple[int, int]]:
         """The pairs, known or arriving, that the update cuts: client and clock of the low half."""
@@ -222,14 +227,14 @@ class Document:
             return
         try:
             self._fold_in()
-        except MalformedUpdate as error:
+        except (MalformedUpdate, UpdateBreaksDocument) as error:
             raise DocumentBroken(f"what was accepted can't be folded in: {error}") from error
         self._deferred.clear()
         self._deferred_bytes = 0
         self._cuts.clear()
 
     def _fold_in(self) -> None:
-        had = read_state_vector(bytes(self._doc.get_state()))
+        had = read_state_vector(self._pycrdt_state_vector())
         if any(low < had.get(client, 0) for client, lows in self._cuts.items() for low in lows):
             state = self._encode(b"\x00")
             self._doc = pycrdt.Doc()
@@ -242,18 +247,29 @@ class Document:
             self._doc.apply_update(data)
         except ValueError as error:
             raise MalformedUpdate(f"pycrdt can't read it: {error}") from error
+        except RuntimeError as error:
+            raise UpdateBreaksDocument(f"pycrdt gave up half-way: {error}") from error
         except BaseException as error:
             if _is_panic(error):
                 raise UpdateBreaksDocument(f"pycrdt panicked: {error}") from error
             raise
         # The structs of one client are integrated if they are ready. With several clients, make sure: what pycrdt
         # keeps as pending it may lose later.
-        if not simple and pycrdt.get_update(data, self._doc.get_state())[0] != 0:
+        if not simple and pycrdt.get_update(data, self._pycrdt_state_vector())[0] != 0:
             raise UpdateBreaksDocument("pycrdt didn't integrate an update that was ready")
 
     def _encode(self, state_vector: bytes) -> bytes:
         try:
-            return from_pycrdt(bytes(self._doc.get_update(state_vector)))
+            update = self._doc.get_update(state_vector)
+        except BaseException as error:
+            if _is_panic(error):
+                raise DocumentBroken(f"pycrdt panicked: {error}") from error
+            raise
+        return from_pycrdt(bytes(update))
+
+    def _pycrdt_state_vector(self) -> bytes:
+        try:
+            return bytes(self._doc.get_state())
         except BaseException as error:
             if _is_panic(error):
                 raise DocumentBroken(f"pycrdt panicked: {error}") from error

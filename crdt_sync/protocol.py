@@ -23,6 +23,9 @@ SYNC_UPDATE = 2
 
 CONFIRM_TOKEN_BYTES_MAX = 64
 
+# Stock clients put one message into a frame. Without a bound, a frame of 16 MiB could hold as many messages.
+FRAME_MESSAGES_MAX = 1000
+
 
 @dataclass(frozen=True, slots=True)
 class SyncStep1:
@@ -67,7 +70,7 @@ def decode(frame: bytes) -> list[Message]:
     so is a message of an unknown type, whose end can't be found, and a client's auth message.
 
     Raises:
-        ProtocolError: The frame doesn't begin with a message.
+        ProtocolError: The frame doesn't begin with a message, or holds more than `FRAME_MESSAGES_MAX`.
     """
     messages: list[Message] = []
     pos = 0
@@ -81,6 +84,8 @@ def decode(frame: bytes) -> list[Message]:
         if message is None:
             break
         messages.append(message)
+        if len(messages) > FRAME_MESSAGES_MAX:
+            raise ProtocolError(f"more than {FRAME_MESSAGES_MAX} messages in one frame")
     return messages
 
 

@@ -92,6 +92,17 @@ class Room:
         return self._stored_seq
 
     @property
+    def settled(self) -> bool:
+        """Whether everything is stored, and in a snapshot if it can be: the room can be unloaded without regret."""
+        compacted = not self.dirty and self._capture is None
+        return self.unstored == 0 and (compacted or not self.compactable or self.broken)
+
+    @property
+    def wants_checkpoint(self) -> bool:
+        """Whether `capture` would give a state that isn't on its way into the store yet."""
+        return self.dirty and self._capture is None and self.compactable and not self.broken
+
+    @property
     def unstored(self) -> int:
         """How many accepted updates aren't committed yet."""
         return self._accepted - self._stored
@@ -100,7 +111,7 @@ class Room:
         """Let a client in: it hears at once what the room has and who is here."""
         self.connections.add(connection)
         connection.relay(encode_step_1(self._document.state_vector()))
-        self._tell_who_is_here(connection)
+        connection.answer_who()
 
     def leave(self, connection: Connection, *, properly: bool) -> None:
         """A client is gone. Its user stays visible for a grace, a short one if it closed the connection itself."""
@@ -133,7 +144,10 @@ class Room:
         self._journal.require_space(len(update))
         try:
             outcome = self._document.apply(update)
-        except DocumentBroken:
+        except DocumentBroken as error:
+            if sender is not None:
+                # Before the others: if it is this client's fault, it must hear so and not come back with it.
+                sender.close(error.close_code, error.reason)
             self.fail()
             raise
         if outcome is Outcome.REPEAT:
@@ -159,10 +173,8 @@ class Room:
     def capture(self) -> Capture | None:
         """Take the document's state for a snapshot, None if there is none to be had.
 
-        Its `seq` follows when all of it is stored.
+        Its `seq` follows when all of it is stored. There is one capture at a time, until `captured`.
         """
-        # Cleared before the state is written, not after: what is accepted meanwhile must set it again.
-        self.dirty = False
         seq = self._stored_seq if self.unstored == 0 else None
         try:
             state = self._document.state()
@@ -170,8 +182,15 @@ class Room:
             log.error("document_broken", extra={"room": self.name, "error": str(error)})
             self.fail()
             return None
+        # Cleared before the state is written, not after: what is accepted meanwhile must set it again.
+        self.dirty = False
         self._capture = Capture(state, self._ticket, self._accepted, seq)
         return self._capture
+
+    def captured(self, *, written: bool) -> None:
+        """The capture has become a snapshot, or won't."""
+        self._capture = None
+        self.dirty = self.dirty or not written
 
     def tick(self, *, now: float) -> None:
         """Look after quiet and slow clients; call it about once a second."""
@@ -192,24 +211,23 @@ class Room:
         self._schedule_awareness()
 
     def catch_up(self, connection: Connection) -> Iterator[bytes]:
-        """The frames that bring a client from what it `had` to now.
+        """The frames that answer a client, or bring one that is behind from what it `had` to now.
 
         Raises:
             DocumentBroken: The document can't be trusted any more.
         """
-        try:
-            difference = self._document.diff(connection.had)
-        except DocumentBroken:
-            self.fail()
-            raise
-        if connection.asked:
-            yield encode_step_2(difference)
-        else:
-            # It was behind. What it said meanwhile has arrived, but its first step 1 may have been dropped.
-            yield encode_step_1(self._document.state_vector())
-            yield encode_update(difference)
-        for update in self._document.waiting:
-            yield encode_update(update)
+        if connection.asked or connection.behind:
+            try:
+                difference = self._document.diff(connection.had)
+            except DocumentBroken:
+                self.fail()
+                raise
+            if connection.behind:
+                # The step 1 with which it was greeted may have been dropped.
+                yield encode_step_1(self._document.state_vector())
+            yield encode_step_2(difference) if connection.asked else encode_update(difference)
+            for update in self._document.waiting:
+                yield encode_update(update)
         everyone = self._awareness.everyone()
         if everyone is not None:
             yield encode_awareness(everyone)
@@ -241,17 +259,12 @@ class Room:
                 read_state_vector(state_vector)
                 connection.answer_sync(state_vector)
             case QueryAwareness():
-                self._tell_who_is_here(connection)
+                connection.answer_who()
             case Confirm(token):
                 # Up to the room's last update, not the client's: what the client sent may have been a repeat of
                 # something that came from elsewhere and isn't stored yet.
                 connection.expect_confirm()
                 self._journal.when_stored(self._ticket, lambda: connection.confirm(token))
-
-    def _tell_who_is_here(self, connection: Connection) -> None:
-        everyone = self._awareness.everyone()
-        if everyone is not None:
-            connection.relay(encode_awareness(everyone))
 
     def _schedule_awareness(self) -> None:
         """Tell everyone what changed in awareness: soon, and not more often than the interval allows."""

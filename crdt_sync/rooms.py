@@ -110,7 +110,7 @@ class Rooms:
         try:
             async with asyncio.timeout(self._settings.shutdown_timeout_s):
                 await self._journal.flush()
-                await self._checkpoints.write([room for room in opened if _wants_checkpoint(room)])
+                await self._checkpoints.write([room for room in opened if room.wants_checkpoint])
         except TimeoutError:
             pass
         finally:
@@ -124,6 +124,8 @@ class Rooms:
                 room = await asyncio.shield(entry.task)
         except TimeoutError as error:
             raise RoomUnavailable(f"{name!r} isn't loaded after {self._settings.open_timeout_s} s") from error
+        if self._draining:
+            raise Draining(f"{name!r} was loaded while shutting down")
         if room.broken:
             raise RoomUnavailable(f"{name!r} is being loaded anew")
         return room
@@ -164,11 +166,10 @@ class Rooms:
                     await asyncio.sleep(0)
 
     def _tick(self, name: str, entry: _Entry, room: Room, now: float) -> None:
-        room.tick(now=now)
-        if entry.holders or room.unstored:
-            return
-        idle = now - entry.idle_since >= self._settings.room_idle_s
-        if room.broken or (idle and not _wants_checkpoint(room)):
+        if not room.broken:
+            room.tick(now=now)
+        idle = room.broken or now - entry.idle_since >= self._settings.room_idle_s
+        if idle and not entry.holders and room.settled:
             del self._entries[name]
             room.close()
             log.info("room_unloaded", extra={"room": name, "seq": room.stored_seq})
@@ -182,7 +183,7 @@ class Rooms:
             due = []
             for entry in self._entries.values():
                 room = entry.room
-                if room is not None and _wants_checkpoint(room) and now - entry.checkpointed_at >= interval_s:
+                if room is not None and room.wants_checkpoint and now - entry.checkpointed_at >= interval_s:
                     entry.checkpointed_at = now
                     due.append(room)
             try:
@@ -195,10 +196,6 @@ def _retrieve(task: asyncio.Task[Room]) -> None:
     """A failed load is logged where it fails; nobody may be left to hear of it here."""
     if not task.cancelled():
         task.exception()
-
-
-def _wants_checkpoint(room: Room) -> bool:
-    return room.dirty and room.compactable and not room.broken
 
 
 async def _load_in_slices(updates: list[bytes], waiting_bytes_max: int) -> Document:
