@@ -70,8 +70,7 @@ def read_states(payload: bytes) -> list[ClientState]:
         client, pos = read_var_uint(payload, pos)
         clock, pos = read_var_uint(payload, pos)
         state, pos = read_var_bytes(payload, pos)
-        _check_json(state)
-        states.append(ClientState(client, clock, state))
+        states.append(ClientState(client, clock, _NULL if _read_json(state) is None else state))
     if pos != len(payload):
         raise ProtocolError(f"{len(payload) - pos} bytes after the last awareness state")
     return states
@@ -157,8 +156,11 @@ class Awareness:
             if now - entry.heard_at >= OUTDATED_S or (entry.leaves_at is not None and now >= entry.leaves_at):
                 # At the same clock: a higher one would hide the client's next announcement for longer.
                 self._remove(client, clock=entry.clock, now=now)
-        while self._gone and now - next(iter(self._gone.values())) >= GONE_S:
-            self._forget_oldest()
+        for client, gone_at in list(self._gone.items()):
+            if now - gone_at < GONE_S:
+                break
+            if client not in self._changed:
+                self._forget(client)
 
     def next_expiry(self) -> float | None:
         """When `expire` will next remove somebody whose connection is gone."""
@@ -240,17 +242,16 @@ class Awareness:
         self._gone[client] = now
         self._changed.add(client)
         if len(self._gone) > GONE_MAX:
-            self._forget_oldest()
+            self._forget(next(iter(self._gone)))
 
-    def _forget_oldest(self) -> None:
-        client = next(iter(self._gone))
+    def _forget(self, client: int) -> None:
         del self._gone[client], self._entries[client]
         self._changed.discard(client)
 
 
-def _check_json(text: bytes) -> None:
+def _read_json(text: bytes) -> object:
     try:
-        json.loads(text.decode(), parse_constant=_refuse_constant)
+        return json.loads(text.decode(), parse_constant=_refuse_constant)
     except (ValueError, RecursionError) as error:
         raise ProtocolError(f"awareness state isn't JSON: {error}") from error
 

@@ -50,7 +50,7 @@ class Checkpoints:
         try:
             size = 0
             for room in rooms:
-                capture = room.capture()
+                capture = _capture(room)
                 if capture is None:
                     continue
                 batch.append((room, capture))
@@ -73,11 +73,12 @@ class Checkpoints:
     async def _write_batch(self, batch: list[tuple[Room, Capture]]) -> None:
         """Store the batch and empty it, if the store takes it."""
         sound = [(room, capture) for room, capture in batch if await self._prove(room, capture.state)]
-        stored = asyncio.Event()
-        self._journal.when_stored(max((capture.ticket for _, capture in sound), default=0), stored.set)
-        await stored.wait()
         try:
-            await self._store.checkpoint([_snapshot(room, capture) for room, capture in sound])
+            if sound:
+                stored = asyncio.Event()
+                self._journal.when_stored(max(capture.ticket for _, capture in sound), stored.set)
+                await stored.wait()
+                await self._store.checkpoint([_snapshot(room, capture) for room, capture in sound])
         except StoreError as error:
             if not self._failing:
                 self._failing = True
@@ -111,6 +112,16 @@ class Checkpoints:
         except BrokenExecutor:
             self.close()
             return False
+
+
+def _capture(room: Room) -> Capture | None:
+    try:
+        return room.capture()
+    except Exception:
+        # A bug, and one room's trouble: the others' states are stored all the same.
+        log.exception("capture_failed", extra={"room": room.name})
+        room.compactable = False
+        return None
 
 
 def _finish(batch: list[tuple[Room, Capture]], *, written: bool) -> None:

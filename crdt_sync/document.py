@@ -18,7 +18,7 @@ from typing import Any
 
 import pycrdt
 
-from .errors import DocumentBroken, MalformedUpdate, UpdateBreaksDocument
+from .errors import DocumentBroken, MalformedUpdate, SyncError, UpdateBreaksDocument
 from .ranges import Ranges
 from .standins import for_pycrdt, from_pycrdt
 from .update import Update, read_state_vector, read_update, write_state_vector
@@ -287,7 +287,7 @@ def is_sound(state: bytes, state_vector: bytes) -> bool:
         return not document.waiting and read_state_vector(document.state().state_vector) == read_state_vector(
             state_vector
         )
-    except (MalformedUpdate, DocumentBroken):
+    except SyncError:
         return False
 
 

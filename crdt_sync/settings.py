@@ -1,6 +1,6 @@
 """The configuration: read once from `CRDT_SYNC_*`, checked as a whole, every problem reported together."""
 
-from pydantic import Field, ValidationError
+from pydantic import Field, ValidationError, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 PREFIX = "CRDT_SYNC_"
@@ -86,6 +86,15 @@ class Settings(BaseSettings):
         1 << 20, ge=1024, description="All awareness states of one room. Beyond it, 1013."
     )
 
+    @model_validator(mode="after")
+    def _what_may_be_sent_may_be_stored(self) -> "Settings":
+        if self.unstored_bytes_max < 2 * self.message_bytes_max:
+            raise ValueError(
+                f"{PREFIX}UNSTORED_BYTES_MAX ({self.unstored_bytes_max}) must be at least twice "
+                f"{PREFIX}MESSAGE_BYTES_MAX ({self.message_bytes_max}), or large messages could never be stored"
+            )
+        return self
+
     @classmethod
     def read(cls, **options: object) -> "Settings":
         """Read the environment; `options` that are not None go first.
@@ -100,5 +109,7 @@ class Settings(BaseSettings):
             lines = []
             for problem in error.errors():
                 name = "_".join(str(part) for part in problem["loc"])
-                lines.append(f"{PREFIX}{name.upper()}={problem['input']!r}: {problem['msg']}")
+                lines.append(
+                    f"{PREFIX}{name.upper()}={problem['input']!r}: {problem['msg']}" if name else problem["msg"]
+                )
             raise InvalidSettings("\n".join(lines)) from error
