@@ -1,0 +1,385 @@
+"""Stand-ins: what pycrdt can't hold faithfully goes in disguised, and comes out as it was.
+
+Owns the disguise. Leaves to `update` to say which updates need one, and to `document` to put every update
+through `for_pycrdt`, and every state that pycrdt encodes through `from_pycrdt`. Pure; works on bytes that `update`
+accepted, struct by struct, and copies what it doesn't change.
+
+| What | What pycrdt 0.14 (yrs 0.28) does with it | What stands in for it |
+|---|---|---|
+| bigint, -0, in a value | becomes a number; becomes 0 | Uint8Array: magic, the value |
+| subdocument | rewrites its options, loses `meta` | binary: magic, `d`, the content |
+| odd JSON in embeds and formats (1) | refuses it, or is off by one bit | a JSON string: magic, the JSON |
+| XmlHook | refuses it | XmlElement, name: magic, `h`, the hook's name |
+| ContentJSON (Yjs before 13) | misreads it | ContentAny with the same values, for good |
+| a surrogate pair that a boundary cuts | encodes it unreadably | two U+FFFD, as in Yjs, for good |
+
+(1) Lone surrogates, integers outside of i64, decimals with many digits, exponents, -0, nested more than 100 deep.
+
+Content that looks like a stand-in already is disguised once more, so that `from_pycrdt` is exact. Not kept: the
+order of keys in objects, NaN's payload, and in ContentJSON the key `__proto__` and lone surrogates.
+
+Source: lib0 `encoding.writeAny`; yjs 13.6 `Content*.js`, `ContentString.splice`. Measured with pycrdt 0.14.13.
+"""
+
+import json
+import re
+import struct
+from collections.abc import Callable, Iterator, Mapping, Set
+from typing import Any, TypeAlias
+
+from .lib0 import read_var_bytes, read_var_string, read_var_uint, write_var_bytes, write_var_uint
+from .structure import ANY, BINARY, DELETED, DOC, EMBED, FORMAT, GC, JSON, SKIP, STRING, TYPE, XML_ELEMENT, XML_HOOK
+from .values import MAGIC, is_odd_json, low_halves, skip_any
+
+_HOOK, _ELEMENT, _SUBDOCUMENT, _BINARY = b"h", b"e", b"d", b"b"
+_MAGIC_TEXT = MAGIC.decode()
+
+_Content: TypeAlias = tuple[int, bytes]
+"""A content reference and the bytes of the content."""
+
+
+def for_pycrdt(data: bytes, cuts: Mapping[int, Set[int]]) -> bytes:
+    """Disguise what pycrdt can't hold.
+
+    Args:
+        data: An update that `read_update` accepted.
+        cuts: Client to the clocks of the low halves of surrogate pairs that some boundary cuts. Such a pair
+            becomes two U+FFFD, as in Yjs; the clocks of everything else stay as they are.
+
+    Returns:
+        An update with the same structs, clocks and deletes; `data` itself if nothing needs a disguise.
+    """
+
+    def disguise(ref: int, content: bytes, client: int, clock: int) -> _Content | None:
+        if ref == STRING:
+            return _cut(content, cuts[client], clock) if client in cuts else None
+        wrap = _WRAPPERS.get(ref)
+        return None if wrap is None else wrap(content)
+
+    return _rewrite(data, disguise)
+
+
+def from_pycrdt(data: bytes) -> bytes:
+    """Put back what stand-ins stand for.
+
+    Args:
+        data: An update that pycrdt encoded (state, diff or merge), from what `for_pycrdt` returned.
+
+    Returns:
+        The same with the original content; `data` itself if it holds no stand-in.
+    """
+    if MAGIC not in data:
+        return data
+
+    def reveal(ref: int, content: bytes, client: int, clock: int) -> _Content | None:
+        unwrap = _UNWRAPPERS.get(ref)
+        return None if unwrap is None or MAGIC not in content else unwrap(content)
+
+    return _rewrite(data, reveal)
+
+
+def _rewrite(data: bytes, change: Callable[[int, bytes, int, int], _Content | None]) -> bytes:
+    out = bytearray()
+    copied = 0
+    for client, clock, start, content_start, end in _items(data):
+        info = data[start]
+        content = data[content_start:end]
+        changed = change(info & 31, content, client, clock)
+        if changed is not None and changed != (info & 31, content):
+            out += data[copied:start]
+            out.append(info & ~31 | changed[0])
+            out += data[start + 1 : content_start]
+            out += changed[1]
+            copied = end
+    if not copied:
+        return data
+    out += data[copied:]
+    return bytes(out)
+
+
+def _items(data: bytes) -> Iterator[tuple[int, int, int, int, int]]:
+    """Walk over the items of a well-formed update.
+
+    Yields:
+        Client, clock, and where the item, its content, and whatever is next begin.
+    """
+    clients, pos = read_var_uint(data, 0)
+    for _ in range(clients):
+        structs, pos = read_var_uint(data, pos)
+        client, pos = read_var_uint(data, pos)
+        clock, pos = read_var_uint(data, pos)
+        for _ in range(structs):
+            start = pos
+            info = data[pos]
+            pos += 1
+            if info in (GC, SKIP):
+                length, pos = read_var_uint(data, pos)
+                clock += length
+                continue
+            if info & 192:
+                for _ in range(info.bit_count() - (info & 63).bit_count()):
+                    _, pos = read_var_uint(data, pos)
+                    _, pos = read_var_uint(data, pos)
+            else:
+                if data[pos]:
+                    _, pos = read_var_bytes(data, pos + 1)
+                else:
+                    _, pos = read_var_uint(data, pos + 1)
+                    _, pos = read_var_uint(data, pos)
+                if info & 32:
+                    _, pos = read_var_bytes(data, pos)
+            content = pos
+            length, pos = _skip_content(info & 31, data, pos)
+            yield client, clock, start, content, pos
+            clock += length
+
+
+def _skip_content(ref: int, data: bytes, pos: int) -> tuple[int, int]:
+    """How many clocks a content takes, and where it ends."""
+    if ref == STRING:
+        text, pos = read_var_string(data, pos)
+        return len(text) if text.isascii() else len(text.encode("utf-16-le")) >> 1, pos
+    if ref == DELETED:
+        return read_var_uint(data, pos)
+    if ref == ANY:
+        length, pos = read_var_uint(data, pos)
+        return length, skip_any(data, pos, length)[0]
+    if ref == JSON:
+        length, pos = read_var_uint(data, pos)
+        for _ in range(length):
+            _, pos = read_var_bytes(data, pos)
+        return length, pos
+    if ref == TYPE:
+        if data[pos] not in (XML_ELEMENT, XML_HOOK):
+            return 1, pos + 1
+        pos += 1
+    elif ref == FORMAT:
+        _, pos = read_var_bytes(data, pos)
+    _, pos = read_var_bytes(data, pos)
+    if ref == DOC:
+        pos, _ = skip_any(data, pos, 1)
+    return 1, pos
+
+
+# ------------------------------------------------------------------------------------------------------------
+# Into the disguise. Each takes the content's bytes, and may return them unchanged.
+
+
+def _cut(content: bytes, cuts: Set[int], clock: int) -> _Content:
+    text, _ = read_var_string(content, 0)
+    lows = low_halves(text, clock)
+    if cuts.isdisjoint(lows):
+        return STRING, content
+    remaining = iter(lows)
+    text = re.sub(
+        "[\U00010000-\U0010ffff]",
+        lambda match: "\ufffd\ufffd" if next(remaining) in cuts else match[0],
+        text,
+    )
+    return STRING, write_var_bytes(text.encode())
+
+
+def _wrap_binary(content: bytes) -> _Content:
+    value, _ = read_var_bytes(content, 0)
+    return BINARY, write_var_bytes(MAGIC + _BINARY + value) if value.startswith(MAGIC) else content
+
+
+def _wrap_subdocument(content: bytes) -> _Content:
+    return BINARY, write_var_bytes(MAGIC + _SUBDOCUMENT + content)
+
+
+def _wrap_type(content: bytes) -> _Content | None:
+    if content[0] not in (XML_ELEMENT, XML_HOOK):
+        return None
+    name, _ = read_var_bytes(content, 1)
+    if content[0] == XML_HOOK:
+        name = MAGIC + _HOOK + name
+    elif name.startswith(MAGIC):
+        name = MAGIC + _ELEMENT + name
+    else:
+        return None
+    return TYPE, bytes((XML_ELEMENT,)) + write_var_bytes(name)
+
+
+def _wrap_embed(content: bytes) -> _Content:
+    text, _ = read_var_string(content, 0)
+    return EMBED, _wrap_json(text) if is_odd_json(text) else content
+
+
+def _wrap_format(content: bytes) -> _Content:
+    _, pos = read_var_bytes(content, 0)
+    text, _ = read_var_string(content, pos)
+    return FORMAT, content[:pos] + _wrap_json(text) if is_odd_json(text) else content
+
+
+def _wrap_json(text: str) -> bytes:
+    return write_var_bytes(json.dumps(_MAGIC_TEXT + text, ensure_ascii=False).encode())
+
+
+def _wrap_values(content: bytes) -> _Content:
+    count, pos = read_var_uint(content, 0)
+    if not skip_any(content, pos, count)[1]:
+        return ANY, content
+    return ANY, _map_values(content, _wrap_value)
+
+
+def _wrap_value(kind: int, raw: bytes) -> bytes:
+    """Disguise one value that is no array or object; `raw` begins with its kind."""
+    if skip_any(raw, 0, 1)[1]:
+        return b"\x74" + write_var_bytes(MAGIC + raw)
+    return raw
+
+
+def _json_to_values(content: bytes) -> _Content:
+    count, pos = read_var_uint(content, 0)
+    out = [write_var_uint(count)]
+    for _ in range(count):
+        text, pos = read_var_string(content, pos)
+        out.append(b"\x7f" if text == "undefined" else _write_any(_parse_json(text)))
+    return _wrap_values(b"".join(out))
+
+
+_WRAPPERS: dict[int, Callable[[bytes], _Content | None]] = {
+    BINARY: _wrap_binary,
+    DOC: _wrap_subdocument,
+    TYPE: _wrap_type,
+    EMBED: _wrap_embed,
+    FORMAT: _wrap_format,
+    ANY: _wrap_values,
+    JSON: _json_to_values,
+}
+
+
+# ------------------------------------------------------------------------------------------------------------
+# And out of it again.
+
+
+def _unwrap_binary(content: bytes) -> _Content:
+    value, _ = read_var_bytes(content, 0)
+    if not value.startswith(MAGIC):
+        return BINARY, content
+    kind = value[len(MAGIC) : len(MAGIC) + 1]
+    original = value[len(MAGIC) + 1 :]
+    return (DOC, original) if kind == _SUBDOCUMENT else (BINARY, write_var_bytes(original))
+
+
+def _unwrap_type(content: bytes) -> _Content | None:
+    if content[0] != XML_ELEMENT:
+        return None
+    name, _ = read_var_bytes(content, 1)
+    if not name.startswith(MAGIC):
+        return None
+    kind = XML_HOOK if name[len(MAGIC) : len(MAGIC) + 1] == _HOOK else XML_ELEMENT
+    return TYPE, bytes((kind,)) + write_var_bytes(name[len(MAGIC) + 1 :])
+
+
+def _unwrap_embed(content: bytes) -> _Content:
+    text, _ = read_var_string(content, 0)
+    return EMBED, _unwrap_json(text)
+
+
+def _unwrap_format(content: bytes) -> _Content:
+    _, pos = read_var_bytes(content, 0)
+    text, _ = read_var_string(content, pos)
+    return FORMAT, content[:pos] + _unwrap_json(text)
+
+
+def _unwrap_json(text: str) -> bytes:
+    if text.startswith('"' + _MAGIC_TEXT):
+        text = json.loads(text)[len(_MAGIC_TEXT) :]
+    return write_var_bytes(text.encode())
+
+
+def _unwrap_values(content: bytes) -> _Content:
+    return ANY, _map_values(content, _unwrap_value)
+
+
+def _unwrap_value(kind: int, raw: bytes) -> bytes:
+    if kind == 116:
+        value, _ = read_var_bytes(raw, 1)
+        if value.startswith(MAGIC):
+            return value[len(MAGIC) :]
+    return raw
+
+
+_UNWRAPPERS: dict[int, Callable[[bytes], _Content | None]] = {
+    BINARY: _unwrap_binary,
+    TYPE: _unwrap_type,
+    EMBED: _unwrap_embed,
+    FORMAT: _unwrap_format,
+    ANY: _unwrap_values,
+}
+
+
+# ------------------------------------------------------------------------------------------------------------
+# lib0 any-values.
+
+
+def _map_values(content: bytes, change: Callable[[int, bytes], bytes]) -> bytes:
+    """Change each value of a ContentAny that is no array or object."""
+    count, pos = read_var_uint(content, 0)
+    out = bytearray(content[:pos])
+    for _ in range(count):
+        pos = _map_value(content, pos, change, out)
+    return bytes(out)
+
+
+def _map_value(data: bytes, pos: int, change: Callable[[int, bytes], bytes], out: bytearray) -> int:
+    # Recursive: `skip_any` has found that it is at most ANY_DEPTH_MAX deep.
+    kind = data[pos]
+    if kind != 117 and kind != 118:
+        end, _ = skip_any(data, pos, 1)
+        out += change(kind, data[pos:end])
+        return end
+    count, end = read_var_uint(data, pos + 1)
+    out += data[pos:end]
+    pos = end
+    for _ in range(count):
+        if kind == 118:
+            _, end = read_var_bytes(data, pos)
+            out += data[pos:end]
+            pos = end
+        pos = _map_value(data, pos, change, out)
+    return pos
+
+
+# JSON.parse has one kind of number.
+_parse_json = json.JSONDecoder(parse_int=float, parse_float=float).decode
+
+
+def _write_any(value: Any) -> bytes:
+    """Write what `JSON.parse` returned as lib0 would: `encoding.writeAny`."""
+    if value is None:
+        return b"\x7e"
+    if value is True:
+        return b"\x78"
+    if value is False:
+        return b"\x79"
+    if isinstance(value, float):
+        return _write_number(value)
+    if isinstance(value, str):
+        return b"\x77" + _write_string(value)
+    if isinstance(value, list):
+        return b"\x75" + write_var_uint(len(value)) + b"".join(map(_write_any, value))
+    members = [_write_string(key) + _write_any(member) for key, member in value.items()]
+    return b"\x76" + write_var_uint(len(value)) + b"".join(members)
+
+
+def _write_string(text: str) -> bytes:
+    return write_var_bytes(re.sub("[\ud800-\udfff]", "\ufffd", text).encode())
+
+
+def _write_number(number: float) -> bytes:
+    if number.is_integer() and abs(number) <= 2**31 - 1:
+        magnitude = int(abs(number))
+        sign = 64 if struct.pack(">d", number)[0] & 128 else 0
+        if magnitude < 64:
+            return bytes((125, sign | magnitude))
+        return bytes((125, 128 | sign | magnitude & 63)) + write_var_uint(magnitude >> 6)
+    try:
+        short = struct.pack(">f", number)
+    except OverflowError:
+        short = b""
+    if short and struct.unpack(">f", short)[0] == number:
+        return b"\x7c" + short
+    return b"\x7b" + struct.pack(">d", number)

@@ -1,0 +1,181 @@
+"""Where every item of a document is: in which list, and how deep.
+
+A list is what items are lined up in: the sequence of a shared type, or the successive values of one of its keys. An
+update only names neighbours, so whether they are in one list is known to the document alone. It has to be checked: an
+item between neighbours of two lists makes yrs follow dangling pointers, until it crashes at some later update, and
+Yjs throw.
+
+Source: yjs 13.6 `Item.getMissing`, `Item.integrate`; found with `tests/support/grammar.py`.
+"""
+
+from array import array
+from bisect import bisect_right
+from collections.abc import Mapping
+from typing import TypeAlias
+
+from .errors import MalformedUpdate
+from .ranges import Ranges
+from .structure import GC, NONE, SKIP, TYPE, TYPE_DEPTH_MAX
+from .update import Update
+
+List: TypeAlias = tuple[int, int]
+"""A list and its depth: how many shared types are around the one that it belongs to. Lists are told apart by a 64-bit
+hash, salted by the process, of their type and key."""
+
+GONE: List = (0, 0)
+"""What is collected is in no list, nor is what is put beside it."""
+
+
+class _Runs:
+    """One client's items: each run of clocks with the list that it is in, and which of them are shared types."""
+
+    __slots__ = ("depths", "lists", "starts", "types")
+
+    def __init__(self) -> None:
+        self.starts = array("Q")
+        self.lists = array("q")
+        self.depths = array("H")
+        self.types = array("Q")
+
+    def append(self, start: int, where: List) -> None:
+        if not self.lists or self.lists[-1] != where[0]:
+            self.starts.append(start)
+            self.lists.append(where[0])
+            self.depths.append(where[1])
+
+    def extend(self, other: "_Runs") -> None:
+        first = 1 if self.lists and other.lists and self.lists[-1] == other.lists[0] else 0
+        self.starts.extend(other.starts[first:])
+        self.lists.extend(other.lists[first:])
+        self.depths.extend(other.depths[first:])
+        self.types.extend(other.types)
+
+    def at(self, clock: int) -> List:
+        index = bisect_right(self.starts, clock) - 1
+        return self.lists[index], self.depths[index]
+
+    def is_type(self, clock: int) -> bool:
+        index = bisect_right(self.types, clock) - 1
+        return index >= 0 and self.types[index] == clock
+
+
+Growth: TypeAlias = dict[int, _Runs]
+"""What an update adds to a tree, by client."""
+
+
+class Tree:
+    """The places of all integrated items of a document: 18 bytes for each run of items in one list."""
+
+    def __init__(self) -> None:
+        self._runs: dict[int, _Runs] = {}
+
+    def grow(self, update: Update, clocks: Mapping[int, int], deleted: Mapping[int, Ranges]) -> Growth:
+        """Find the places of an update's items. Changes nothing: see `add`.
+
+        Args:
+            update: Ready to be integrated.
+            clocks: The state vector before it.
+            deleted: What is deleted so far.
+
+        Raises:
+            MalformedUpdate: An item has neighbours in two lists, is put into something that is no shared type, too
+                deep, or goes on where something else stood.
+        """
+        grown: Growth = {}
+        structs, ends = update.structs, update.ends
+        done = dict.fromkeys(structs, 0)
+        # Depth first along what items refer to. That this ends, `read_update` has seen to.
+        todo = [(client, ends.get(client, 0)) for client in structs]
+        while todo:
+            client, upto = todo[-1]
+            own = structs[client]
+            index = done[client]
+            known = clocks.get(client, 0)
+            while index < len(own) and own[index][0] <= upto:
+                clock, ref, left_client, left, right_client, right, place = own[index]
+                end = own[index + 1][0] if index + 1 < len(own) else ends.get(client, 0)
+                index += 1
+                if end <= known or ref == SKIP:
+                    continue
+                if ref == GC:
+                    where = GONE
+                else:
+                    missing = None
+                    for other, wanted in ((left_client, left), (right_client, right)):
+                        if other != client and wanted >= clocks.get(other, 0) and other in structs:
+                            reached = (
+                                structs[other][done[other]][0] if done[other] < len(structs[other]) else wanted + 1
+                            )
+                            if reached <= wanted:
+                                missing = (other, wanted)
+                    if missing is not None:
+                        index -= 1
+                        todo.append(missing)
+                        break
+                    where = self._place(grown, clock, left_client, left, right_client, right, place, deleted)
+                if clock < known and where != self._at(grown, client, known - 1):
+                    raise MalformedUpdate(f"{client}:{clock} goes on beyond {known} where something else stands")
+                runs = grown.get(client)
+                if runs is None:
+                    runs = grown[client] = _Runs()
+                runs.append(max(clock, known), where)
+                if ref == TYPE:
+                    runs.types.append(clock)
+            else:
+                todo.pop()
+            done[client] = index
+        return grown
+
+    def add(self, grown: Growth) -> None:
+        """Take over what `grow` found, once the update is integrated."""
+        for client, runs in grown.items():
+            mine = self._runs.get(client)
+            if mine is None:
+                self._runs[client] = runs
+            else:
+                mine.extend(runs)
+
+    def _place(
+        self,
+        grown: Growth,
+        clock: int,
+        left_client: int,
+        left: int,
+        right_client: int,
+        right: int,
+        place: tuple[bytes | None, bytes | None] | None,
+        deleted: Mapping[int, Ranges],
+    ) -> List:
+        if place is None:
+            if left == NONE:
+                return self._at(grown, right_client, right)
+            where = self._at(grown, left_client, left)
+            if right != NONE and where != self._at(grown, right_client, right):
+                raise MalformedUpdate(
+                    f"an item at clock {clock} between {left_client}:{left} and {right_client}:{right}, "
+                    "which are in different lists"
+                )
+            return where
+        root, key = place
+        if root is not None:
+            return hash((root, key)) or 1, 0
+        around, depth = self._at(grown, left_client, left)
+        if around == GONE[0]:
+            return GONE
+        runs = grown.get(left_client)
+        if runs is None or not runs.is_type(left):
+            runs = self._runs.get(left_client)
+        if runs is None or not runs.is_type(left):
+            ranges = deleted.get(left_client)
+            if ranges is not None and ranges.covers(left, left + 1):
+                return GONE
+            raise MalformedUpdate(f"an item at clock {clock} inside {left_client}:{left}, which is no shared type")
+        if depth >= TYPE_DEPTH_MAX:
+            raise MalformedUpdate(f"shared types nested more than {TYPE_DEPTH_MAX} deep")
+        return hash((left_client, left, key)) or 1, depth + 1
+
+    def _at(self, grown: Growth, client: int, clock: int) -> List:
+        runs = grown.get(client)
+        if runs is None or clock < runs.starts[0]:
+            runs = self._runs[client]
+        return runs.at(clock)
