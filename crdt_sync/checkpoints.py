@@ -93,7 +93,7 @@ class Checkpoints:
     async def _prove(self, room: Room, state: State) -> bool:
         """Whether the state may replace the log. If not, the log stays as it is and nothing is lost but space."""
         if len(state.update) <= PROVE_INLINE_BYTES_MAX:
-            sound = is_sound(state.update, state.state_vector)
+            sound = is_sound(state)
         else:
             sound = await self._prove_elsewhere(state)
         if not sound:
@@ -108,7 +108,7 @@ class Checkpoints:
             )
         try:
             loop = asyncio.get_running_loop()
-            return await loop.run_in_executor(self._prover, is_sound, state.update, state.state_vector)
+            return await loop.run_in_executor(self._prover, is_sound, state)
         except BrokenExecutor:
             self.close()
             return False

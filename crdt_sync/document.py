@@ -12,15 +12,17 @@ a state is asked for, it does to the bytes what Yjs does to the strings and load
 
 from array import array
 from bisect import bisect_left
+from collections.abc import Collection
 from dataclasses import dataclass
 from enum import Enum
 from typing import Any
 
 import pycrdt
 
-from .errors import DocumentBroken, MalformedUpdate, SyncError, UpdateBreaksDocument
+from .errors import DocumentBroken, MalformedUpdate, ProtocolError, SyncError, UpdateBreaksDocument
 from .ranges import Ranges
 from .standins import for_pycrdt, from_pycrdt
+from .tree import Tree
 from .update import Update, read_state_vector, read_update, write_state_vector
 from .waiting import Waiting
 
@@ -52,6 +54,8 @@ class State:
     """The updates that couldn't be yet, as received."""
     state_vector: bytes
     """The state vector of `update`."""
+    deleted: dict[int, Ranges]
+    """What was deleted, by client: for `is_sound`."""
 
 
 class Document:
@@ -59,15 +63,19 @@ class Document:
 
     Args:
         waiting_bytes_max: Bound on the updates held back; see `waiting`.
+        harmful: Updates that broke a document like this one before.
     """
 
-    def __init__(self, *, waiting_bytes_max: int = WAITING_BYTES_MAX) -> None:
+    def __init__(self, *, waiting_bytes_max: int = WAITING_BYTES_MAX, harmful: Collection[bytes] = ()) -> None:
+        self._harmful = frozenset(harmful)
+        self._set_aside: list[bytes] = []
         self._doc: pycrdt.Doc[Any] = pycrdt.Doc()
         self._clocks: dict[int, int] = {}
         self._deleted: dict[int, Ranges] = {}
         self._waiting = Waiting(waiting_bytes_max)
         # Client -> ascending clocks of the low halves of surrogate pairs that no item boundary cuts.
         self._pairs: dict[int, array[int]] = {}
+        self._tree = Tree()
         # Since the last fold: pairs that were cut, and every update from the first cut on.
         self._cuts: dict[int, set[int]] = {}
         self._deferred: list[bytes] = []
@@ -85,23 +93,39 @@ class Document:
             DocumentBroken: pycrdt failed inside; this object is of no more use. Load another.
         """
         update = read_update(data)
-        if self._knows(update) or data in self._waiting:
+        if self._knows(update) or data in self._waiting or data in self._set_aside:
             return Outcome.REPEAT
+        if data in self._harmful:
+            raise MalformedUpdate("it broke this document before")
         clocks = self._clocks
         for client, clock in update.needs.items():
             if clocks.get(client, 0) < clock:
                 _check_readable(data, update)
                 self._waiting.add(data, update, clocks)
                 return Outcome.WAITING
-        self._integrate(data, update)
+        try:
+            self._integrate(data, update)
+        except UpdateBreaksDocument as error:
+            error.culprit = data
+            raise
         if self._waiting:
             self._release(list(update.ends))
         return Outcome.NEW
 
+    def restore(self, data: bytes) -> None:
+        """Take in an update that was accepted once. Like `apply`, but a harmful one is set aside.
+
+        Real Yjs may well be able to load it, so it stays among those that are `waiting`, for ever.
+        """
+        if data in self._harmful:
+            self._set_aside.append(data)
+        else:
+            self.apply(data)
+
     @property
     def waiting(self) -> tuple[bytes, ...]:
         """The updates held back, as received, oldest first."""
-        return tuple(self._waiting)
+        return (*self._set_aside, *self._waiting)
 
     def bound_waiting(self, bytes_max: int) -> None:
         """Change the bound on the updates held back. Those that are kept stay."""
@@ -144,7 +168,8 @@ class Document:
         state_vector = self._pycrdt_state_vector()
         if read_state_vector(state_vector) != self._clocks:
             raise DocumentBroken("pycrdt's state vector isn't that of the updates it was given")
-        return State(self._encode(b"\x00"), self.waiting, state_vector)
+        deleted = {client: ranges.copy() for client, ranges in self._deleted.items()}
+        return State(self._encode(b"\x00"), self.waiting, state_vector, deleted)
 
     def _knows(self, update: Update) -> bool:
         clocks = self._clocks
@@ -161,7 +186,13 @@ class Document:
         return True
 
     def _integrate(self, data: bytes, update: Update) -> None:
-        """Take in an update that is ready: into pycrdt, or onto the pile if a pair was cut."""
+        """Take in an update that is ready: into pycrdt, or onto the pile if a pair was cut.
+
+        Raises:
+            MalformedUpdate: It doesn't fit to what is there, or pycrdt can't read it. Nothing changed.
+            UpdateBreaksDocument: pycrdt failed in the middle of it.
+        """
+        grown = self._tree.grow(update, self._clocks, self._deleted)
         cuts = self._find_cuts(update) if update.pairs or self._pairs else ()
         if cuts or self._deferred:
             _check_readable(data, update)
@@ -173,6 +204,7 @@ class Document:
         for client, lows in update.pairs.items():
             known = self._clocks.get(client, 0)
             self._pairs.setdefault(client, array("Q")).extend(low for low in lows if low >= known)
+        self._tree.add(grown)
         for client, low in cuts:
             index = self._index_of_pair(client, low)
             if index is not None:
@@ -198,9 +230,13 @@ class Document:
                     continue
                 try:
                     self._integrate(data, update)
-                except (MalformedUpdate, UpdateBreaksDocument) as error:
+                except MalformedUpdate:
+                    # What it builds on turned out not to be what it has to be. Yjs makes nothing of such an update
+                    # either, and the same happens at every load.
+                    continue
+                except UpdateBreaksDocument as error:
                     # Not the fault of the update that is being applied, which is in the document by now.
-                    raise DocumentBroken(f"what waited can't be integrated: {error}") from error
+                    raise DocumentBroken(f"what waited can't be integrated: {error}", culprit=data) from error
                 advanced.extend(update.ends)
 
     def _find_cuts(self, update: Update) -> list[tuple[int, int]]:
@@ -227,7 +263,7 @@ class Document:
             return
         try:
             self._fold_in()
-        except (MalformedUpdate, UpdateBreaksDocument) as error:
+        except (ProtocolError, UpdateBreaksDocument) as error:
             raise DocumentBroken(f"what was accepted can't be folded in: {error}") from error
         self._deferred.clear()
         self._deferred_bytes = 0
@@ -240,7 +276,10 @@ class Document:
             self._doc = pycrdt.Doc()
             self._give_to_pycrdt(for_pycrdt(state, self._cuts))
         for data in self._deferred:
-            self._give_to_pycrdt(for_pycrdt(data, self._cuts))
+            try:
+                self._give_to_pycrdt(for_pycrdt(data, self._cuts))
+            except (ProtocolError, UpdateBreaksDocument) as error:
+                raise DocumentBroken(f"what was accepted can't be folded in: {error}", culprit=data) from error
 
     def _give_to_pycrdt(self, data: bytes, *, simple: bool = False) -> None:
         try:
@@ -265,7 +304,10 @@ class Document:
             if _is_panic(error):
                 raise DocumentBroken(f"pycrdt panicked: {error}") from error
             raise
-        return from_pycrdt(bytes(update))
+        try:
+            return from_pycrdt(bytes(update))
+        except ProtocolError as error:
+            raise DocumentBroken(f"pycrdt encoded what can't be read: {error}") from error
 
     def _pycrdt_state_vector(self) -> bytes:
         try:
@@ -276,19 +318,26 @@ class Document:
             raise
 
 
-def is_sound(state: bytes, state_vector: bytes) -> bool:
-    """Whether a document loaded from nothing but `state` is the one that `state_vector` describes.
+def is_sound(state: State) -> bool:
+    """Whether a document loaded from nothing but `state.update` has everything that `state` says, and no less deleted.
 
-    Loads it for real, so it costs as much as opening the document; native code that crashes on `state` crashes here.
+    Loads it for real, so it costs as much as opening the document; native code that crashes on it crashes here.
     """
+    document = Document()
     try:
-        document = Document()
-        document.apply(state)
-        return not document.waiting and read_state_vector(document.state().state_vector) == read_state_vector(
-            state_vector
-        )
+        document.apply(state.update)
+        loaded = document.state()
     except SyncError:
         return False
+    return (
+        not loaded.waiting
+        and read_state_vector(loaded.state_vector) == read_state_vector(state.state_vector)
+        and all(
+            client in loaded.deleted and loaded.deleted[client].covers(start, end)
+            for client, ranges in state.deleted.items()
+            for start, end in ranges
+        )
+    )
 
 
 def _check_readable(data: bytes, update: Update) -> None:

@@ -95,6 +95,11 @@ class DocumentBroken(SyncError):
     close_code = 1011
     reason = "room reloading"
 
+    def __init__(self, message: str, *, culprit: bytes | None = None) -> None:
+        super().__init__(message)
+        self.culprit = culprit
+        """The update on which it failed, if that is known."""
+
 
 class UpdateBreaksDocument(DocumentBroken):
     """This very update made the cached document fail. It was neither stored nor relayed."""

@@ -38,6 +38,12 @@ class Ranges:
         index = bisect_right(self._starts, start) - 1
         return index >= 0 and self._ends[index] >= end
 
+    def copy(self) -> "Ranges":
+        """Return a set of its own with the same elements."""
+        other = Ranges()
+        other._starts, other._ends = self._starts[:], self._ends[:]
+        return other
+
     def __iter__(self) -> Iterator[tuple[int, int]]:
         return zip(self._starts, self._ends, strict=True)
 

@@ -69,6 +69,8 @@ class Room:
         """Whether the document can't be trusted any more, and the room must be loaded anew."""
         self.compactable = True
         """False once a state of it turned out not to be sound: its log stays as it is."""
+        self.culprit: bytes | None = None
+        """The update on which the document broke, if that is known."""
         self._document = document
         self._journal = journal
         self._settings = settings
@@ -148,7 +150,7 @@ class Room:
             if sender is not None:
                 # Before the others: if it is this client's fault, it must hear so and not come back with it.
                 sender.close(error.close_code, error.reason)
-            self.fail()
+            self.fail(error)
             raise
         if outcome is Outcome.REPEAT:
             return outcome
@@ -179,8 +181,7 @@ class Room:
         try:
             state = self._document.state()
         except DocumentBroken as error:
-            log.error("document_broken", extra={"room": self.name, "error": str(error)})
-            self.fail()
+            self.fail(error)
             return None
         # Cleared before the state is written, not after: what is accepted meanwhile must set it again.
         self.dirty = False
@@ -219,8 +220,8 @@ class Room:
         if connection.asked or connection.behind:
             try:
                 difference = self._document.diff(connection.had)
-            except DocumentBroken:
-                self.fail()
+            except DocumentBroken as error:
+                self.fail(error)
                 raise
             if connection.behind:
                 # The step 1 with which it was greeted may have been dropped.
@@ -232,9 +233,13 @@ class Room:
         if everyone is not None:
             yield encode_awareness(everyone)
 
-    def fail(self) -> None:
+    def fail(self, error: Exception) -> None:
         """Give the document up: what is stored, or on its way there, is right. Clients come back when it is loaded."""
+        if self.broken:
+            return
+        log.error("document_broken", extra={"room": self.name, "error": str(error)})
         self.broken = True
+        self.culprit = error.culprit if isinstance(error, DocumentBroken) else None
         self.close(DocumentBroken.close_code, DocumentBroken.reason)
 
     def close(self, code: int = Draining.close_code, reason: str = Draining.reason) -> None:

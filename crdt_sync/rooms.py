@@ -6,9 +6,11 @@ snapshot is written. A room that can't be loaded is refused, never shown empty.
 """
 
 import asyncio
+import itertools
 import logging
 import sys
-from collections.abc import AsyncIterator
+from collections import deque
+from collections.abc import AsyncIterator, Collection
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
@@ -27,6 +29,8 @@ TICK_S = 1.0
 # After so many rooms, and so long a stretch of loading, the event loop gets its turn.
 TICK_SLICE = 100
 LOAD_SLICE_S = 0.005
+# How many updates that broke its document are remembered of a room.
+HARMFUL_MAX = 64
 
 
 @dataclass(slots=True, eq=False)
@@ -59,6 +63,8 @@ class Rooms:
         self._checkpoints = Checkpoints(store, journal)
         self._entries: dict[str, _Entry] = {}
         self._draining = False
+        # Updates that broke a document, by its name. Those that are stored are found again after a restart.
+        self._harmful: dict[str, deque[bytes]] = {}
 
     def __len__(self) -> int:
         return len(self._entries)
@@ -136,7 +142,7 @@ class Rooms:
             updates = list(stored.updates)
             if stored.snapshot is not None:
                 updates[:0] = [stored.snapshot.state, *stored.snapshot.waiting]
-            document = await _load_in_slices(updates, self._settings.waiting_bytes_max)
+            document = await self._restore(name, updates)
         except (StoreError, ProtocolError, DocumentBroken) as error:
             del self._entries[name]
             log.error("room_load_failed", extra={"room": name, "error": str(error)})
@@ -149,6 +155,39 @@ class Rooms:
         room.dirty = bool(stored.updates)
         return room
 
+    async def _restore(self, name: str, updates: list[bytes]) -> Document:
+        """Make a document of what is stored, without what broke it before or breaks it now."""
+        for attempt in itertools.count(1):
+            try:
+                document = await self._apply_in_slices(updates, self._harmful.get(name, ()))
+            except DocumentBroken as error:
+                if error.culprit is None or attempt > HARMFUL_MAX:
+                    raise
+                log.error("update_set_aside", extra={"room": name, "error": str(error)})
+                self._note_harmful(name, error.culprit)
+            else:
+                document.bound_waiting(self._settings.waiting_bytes_max)
+                return document
+        raise AssertionError("counted to infinity")
+
+    async def _apply_in_slices(self, updates: list[bytes], harmful: Collection[bytes]) -> Document:
+        """Apply `updates` to a new document, giving others their turn in between."""
+        loop = asyncio.get_running_loop()
+        # The bound is for what arrives. What was accepted once is taken, in whatever order it is released this time.
+        document = Document(waiting_bytes_max=sys.maxsize, harmful=harmful)
+        turn_ends = loop.time() + LOAD_SLICE_S
+        for update in updates:
+            document.restore(update)
+            if loop.time() >= turn_ends:
+                await asyncio.sleep(0)
+                turn_ends = loop.time() + LOAD_SLICE_S
+        return document
+
+    def _note_harmful(self, name: str, update: bytes) -> None:
+        known = self._harmful.setdefault(name, deque(maxlen=HARMFUL_MAX))
+        if update not in known:
+            known.append(update)
+
     async def _tick_forever(self) -> None:
         loop = asyncio.get_running_loop()
         while True:
@@ -158,10 +197,10 @@ class Rooms:
                 if room is not None:
                     try:
                         self._tick(name, entry, room, loop.time())
-                    except Exception:
+                    except Exception as error:
                         # One room's trouble is not the others'.
                         log.exception("room_failed", extra={"room": name})
-                        room.fail()
+                        room.fail(error)
                 if count % TICK_SLICE == 0:
                     await asyncio.sleep(0)
 
@@ -172,6 +211,8 @@ class Rooms:
         if idle and not entry.holders and room.settled:
             del self._entries[name]
             room.close()
+            if room.culprit is not None:
+                self._note_harmful(name, room.culprit)
             log.info("room_unloaded", extra={"room": name, "seq": room.stored_seq})
 
     async def _checkpoint_forever(self) -> None:
@@ -196,18 +237,3 @@ def _retrieve(task: asyncio.Task[Room]) -> None:
     """A failed load is logged where it fails; nobody may be left to hear of it here."""
     if not task.cancelled():
         task.exception()
-
-
-async def _load_in_slices(updates: list[bytes], waiting_bytes_max: int) -> Document:
-    """Apply `updates` to a new document, giving others their turn in between."""
-    loop = asyncio.get_running_loop()
-    # The bound is for what arrives. What was accepted once is taken, in whatever order it is released this time.
-    document = Document(waiting_bytes_max=sys.maxsize)
-    turn_ends = loop.time() + LOAD_SLICE_S
-    for update in updates:
-        document.apply(update)
-        if loop.time() >= turn_ends:
-            await asyncio.sleep(0)
-            turn_ends = loop.time() + LOAD_SLICE_S
-    document.bound_waiting(waiting_bytes_max)
-    return document

@@ -12,8 +12,9 @@ PACKAGES = ("auth", "persistence", "crdt_sync")
 ROWS: tuple[frozenset[str], ...] = (
     frozenset({"errors", "settings", "logs"}),
     frozenset({"lib0", "ranges"}),
-    frozenset({"update"}),
-    frozenset({"standins", "waiting"}),
+    frozenset({"values", "structure"}),
+    frozenset({"update", "standins"}),
+    frozenset({"waiting", "tree"}),
     frozenset({"document", "protocol", "awareness"}),
     frozenset({"connection", "journal"}),
     frozenset({"room"}),
