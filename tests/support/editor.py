@@ -13,6 +13,7 @@ import random
 import time
 from collections.abc import Callable
 from types import TracebackType
+from typing import Any
 
 import pycrdt
 from websockets.asyncio.client import ClientConnection, connect
@@ -42,7 +43,7 @@ class Editor:
         self._url = f"{url}/{room}"
         self._count = itertools.count(1)
         self._changed = asyncio.Event()
-        self._doc: pycrdt.Doc[pycrdt.Map[str]] = pycrdt.Doc()
+        self._doc: pycrdt.Doc[Any] = pycrdt.Doc()
         self._edits = self._doc.get("edits", type=pycrdt.Map)
         self._text = self._doc.get("text", type=pycrdt.Text)
         self._edits.observe(self._note)
@@ -135,7 +136,7 @@ class Editor:
             if frame[1] == 1:
                 self.synced.set()
 
-    def _note(self, event: pycrdt.MapEvent) -> None:
+    def _note(self, event: Any) -> None:
         now = time.perf_counter()
         for key in event.keys:
             if key not in self.sent:

@@ -1,0 +1,615 @@
+"""What stands in for the outside of a room: a socket, a store with moods, a client, and time.
+
+`VirtualLoop` makes time an actor: when nothing is left to do but wait, the clock jumps to the next timer, so tests of
+intervals and timeouts take no time, and a test that waits for something that can't happen fails at once.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import selectors
+from collections import Counter, deque
+from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
+from typing import Any, ParamSpec, TypeVar
+
+import pycrdt
+
+from crdt_sync.awareness import ClientState, read_states, write_states
+from crdt_sync.connection import Connection, TransportClosed
+from crdt_sync.document import Document
+from crdt_sync.errors import SyncError
+from crdt_sync.journal import Journal
+from crdt_sync.lib0 import read_var_bytes, read_var_uint, write_var_bytes, write_var_uint
+from crdt_sync.protocol import (
+    AWARENESS,
+    CONFIRM,
+    SYNC,
+    SYNC_STEP_1,
+    encode_awareness,
+    encode_step_1,
+    encode_step_2,
+    encode_update,
+)
+from crdt_sync.room import Room
+from crdt_sync.rooms import Rooms
+from crdt_sync.settings import Settings
+from persistence import DocumentHead, Entry, Snapshot, Store, Stored, StoreUnavailable, open_store
+from persistence.memory import MemoryStore
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+# ---------------------------------------------------------------------------------------------------------- time
+
+
+class NothingLeftToWaitFor(AssertionError):
+    """Every task waits and no timer is set: the test would hang."""
+
+
+class _JumpingSelector(selectors.DefaultSelector):
+    def __init__(self) -> None:
+        super().__init__()
+        self.now = 1000.0
+
+    def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
+        ready = super().select(0)
+        if ready:
+            return ready
+        if timeout is None:
+            raise NothingLeftToWaitFor
+        self.now += max(timeout, 0)
+        return []
+
+
+class VirtualLoop(asyncio.SelectorEventLoop):
+    """An event loop whose clock jumps. For code without threads, sockets and processes."""
+
+    def __init__(self) -> None:
+        self._jumping = _JumpingSelector()
+        super().__init__(self._jumping)
+
+    def time(self) -> float:
+        return self._jumping.now
+
+
+def run_virtually(main: Coroutine[Any, Any, T]) -> T:
+    """Run `main` in virtual time. Like `asyncio.run`, it ends what is left over; an unhandled error fails it."""
+    unhandled: list[dict[str, Any]] = []
+    with asyncio.Runner(loop_factory=VirtualLoop) as runner:
+        loop = runner.get_loop()
+        loop.set_exception_handler(lambda _, context: unhandled.append(context))
+        result = runner.run(main)
+    for context in unhandled:
+        raise AssertionError(f"unhandled in the loop: {context}") from context.get("exception")
+    return result
+
+
+def in_virtual_time(test: Callable[P, Coroutine[Any, Any, None]]) -> Callable[P, None]:
+    """Make an async test run in virtual time."""
+
+    @functools.wraps(test)
+    def run(*args: P.args, **kwargs: P.kwargs) -> None:
+        run_virtually(test(*args, **kwargs))
+
+    return run
+
+
+async def turns(count: int = 20) -> None:
+    """Let everything that is ready run, without time passing."""
+    for _ in range(count):
+        await asyncio.sleep(0)
+
+
+async def until(condition: Callable[[], object], timeout_s: float = 60) -> None:
+    """Wait for a condition that other tasks bring about; in virtual time this costs nothing."""
+    loop = asyncio.get_running_loop()
+    deadline = loop.time() + timeout_s
+    while not condition():
+        assert loop.time() < deadline, f"not within {timeout_s} s"
+        await asyncio.sleep(0.01)
+
+
+# ---------------------------------------------------------------------------------------------------------- socket
+
+
+class FakeTransport:
+    """A socket that keeps what it is sent, and blocks, resumes or breaks when told.
+
+    Args:
+        window: How many frames it takes before it blocks; None for any number.
+    """
+
+    def __init__(self, *, window: int | None = None) -> None:
+        self.frames: list[bytes] = []
+        self.closed: tuple[int, str] | None = None
+        self.aborted = False
+        self.buffered = 0
+        self.window = window
+        self._moved = asyncio.Event()
+        self._lost = False
+
+    def block(self) -> None:
+        """Take no more frames. The next `send` waits."""
+        self.window = 0
+
+    def resume(self, window: int | None = None) -> None:
+        """Take `window` more frames, or any number."""
+        self.window = window
+        self._moved.set()
+
+    def lose(self) -> None:
+        """The other side is gone: what waits in `send` fails."""
+        self._lost = True
+        self._moved.set()
+
+    def take(self) -> list[bytes]:
+        """Return and forget the frames that were sent."""
+        frames, self.frames = self.frames, []
+        return frames
+
+    async def send(self, frame: bytes) -> None:
+        """See `Transport.send`."""
+        await self._get_through()
+        assert self.closed is None, "sent after close"
+        self.frames.append(frame)
+
+    async def close(self, code: int, reason: str) -> None:
+        """See `Transport.close`."""
+        await self._get_through()
+        assert self.closed is None, "closed twice"
+        self.closed = (code, reason)
+
+    def abort(self) -> None:
+        """See `Transport.abort`."""
+        self.aborted = True
+        self.lose()
+
+    def buffered_bytes(self) -> int:
+        """See `Transport.buffered_bytes`."""
+        return self.buffered
+
+    async def _get_through(self) -> None:
+        while True:
+            if self._lost:
+                raise TransportClosed
+            if self.window is None:
+                return
+            if self.window:
+                self.window -= 1
+                return
+            self._moved.clear()
+            await self._moved.wait()
+
+
+# ---------------------------------------------------------------------------------------------------------- store
+
+
+class MoodyStore:
+    """A store in front of a real one that fails, hangs or forgets to answer when told.
+
+    Attributes:
+        failing: Method name to the error that every call of it raises, before anything happens.
+        calls: How often each method was called, failures included.
+        appended: The entries of every append that the real store committed.
+    """
+
+    def __init__(self, inner: Store) -> None:
+        self.inner = inner
+        self.failing: dict[str, Exception] = {}
+        self.calls: Counter[str] = Counter()
+        self.appended: list[list[Entry]] = []
+        self.checkpointed: list[list[Snapshot]] = []
+        self._fail_once: dict[str, deque[Exception]] = {}
+        self._lose_answer: Counter[str] = Counter()
+        self._held: dict[str, asyncio.Event] = {}
+
+    def fail(self, method: str, *, times: int | None = None, error: Exception | None = None) -> None:
+        """Have a method fail: the next `times` calls, or until `recover`."""
+        error = error or StoreUnavailable(f"{method} fails on purpose")
+        if times is None:
+            self.failing[method] = error
+        else:
+            self._fail_once.setdefault(method, deque()).extend([error] * times)
+
+    def lose_answer(self, method: str) -> None:
+        """Have the next call of a method do its work, and then fail."""
+        self._lose_answer[method] += 1
+
+    def recover(self) -> None:
+        """Have nothing fail any more."""
+        self.failing.clear()
+        self._fail_once.clear()
+
+    def hold(self, method: str) -> None:
+        """Have calls of a method hang, before anything happens, until `let_go`."""
+        self._held.setdefault(method, asyncio.Event()).clear()
+
+    def let_go(self, method: str) -> None:
+        """End the hanging."""
+        self._held[method].set()
+
+    async def _pass(self, method: str) -> None:
+        self.calls[method] += 1
+        if method in self._held:
+            await self._held[method].wait()
+        if method in self.failing:
+            raise self.failing[method]
+        if self._fail_once.get(method):
+            raise self._fail_once[method].popleft()
+
+    def _answer(self, method: str) -> None:
+        if self._lose_answer[method]:
+            self._lose_answer[method] -= 1
+            raise StoreUnavailable(f"{method} did its work but says that it failed")
+
+    async def open(self) -> None:
+        """See `Store.open`."""
+        await self.inner.open()
+
+    async def close(self) -> None:
+        """See `Store.close`."""
+        await self.inner.close()
+
+    async def load(self, document: str) -> Stored:
+        """See `Store.load`."""
+        await self._pass("load")
+        return await self.inner.load(document)
+
+    async def append(self, entries: Sequence[Entry]) -> list[int]:
+        """See `Store.append`."""
+        await self._pass("append")
+        seqs = await self.inner.append(entries)
+        self.appended.append(list(entries))
+        self._answer("append")
+        return seqs
+
+    async def checkpoint(self, snapshots: Sequence[Snapshot]) -> None:
+        """See `Store.checkpoint`."""
+        await self._pass("checkpoint")
+        await self.inner.checkpoint(snapshots)
+        self.checkpointed.append(list(snapshots))
+        self._answer("checkpoint")
+
+    async def documents(self) -> list[DocumentHead]:
+        """See `Store.documents`."""
+        return await self.inner.documents()
+
+    def describe(self) -> str:
+        """See `Store.describe`."""
+        return f"moody {self.inner.describe()}"
+
+
+async def stored_updates(store: Store, name: str) -> list[bytes]:
+    """Everything of a document that a cold start would apply, in that order."""
+    stored = await store.load(name)
+    before = [stored.snapshot.state, *stored.snapshot.waiting] if stored.snapshot else []
+    return [*before, *stored.updates]
+
+
+# ---------------------------------------------------------------------------------------------------------- node
+
+
+def quick_settings(**options: Any) -> Settings:
+    """Defaults, whatever the environment says."""
+    return Settings(**{"database_url": "memory://", **options})
+
+
+class Node:
+    """One server without its sockets: store, journal and rooms, running.
+
+    Args:
+        store: Kept over `kill` and `start`, like a database; a memory store by default.
+        options: Of the settings.
+    """
+
+    def __init__(self, store: Store | None = None, **options: Any) -> None:
+        self.settings = quick_settings(**options)
+        self.store = MoodyStore(store or MemoryStore())
+        self.journal: Journal
+        self.rooms: Rooms
+        self._tasks: list[asyncio.Task[None]] = []
+
+    async def start(self) -> Node:
+        """Open the store and run."""
+        await self.store.open()
+        settings = self.settings
+        self.journal = Journal(
+            self.store, interval_s=settings.journal_interval_s, bytes_max=settings.unstored_bytes_max
+        )
+        self.rooms = Rooms(self.store, self.journal, settings)
+        self._tasks = [asyncio.create_task(self.journal.run()), asyncio.create_task(self.rooms.run())]
+        return self
+
+    async def kill(self) -> None:
+        """End it as `kill -9` would: what isn't in the store is gone."""
+        for task in self._tasks:
+            task.cancel()
+        for outcome in await asyncio.gather(*self._tasks, return_exceptions=True):
+            assert isinstance(outcome, asyncio.CancelledError), f"a task had ended by itself: {outcome!r}"
+        self._tasks = []
+
+    async def stop(self) -> list[str]:
+        """End it as the application does; returns what `Rooms.close` says."""
+        journaling, looking_after = self._tasks
+        looking_after.cancel()
+        await asyncio.wait([looking_after])
+        unstored = await self.rooms.close()
+        self._tasks = [journaling]
+        await self.kill()
+        return unstored
+
+    def check(self) -> None:
+        """Fail if the journal or the sweeper ended by itself."""
+        for task in self._tasks:
+            assert not task.done(), task
+
+    async def room(self, name: str = "room") -> Room:
+        """The room, opened if need be, and held by nobody."""
+        async with self.rooms.hold(name) as room:
+            return room
+
+
+@asynccontextmanager
+async def running_node(store: Store | None = None, **options: Any) -> AsyncIterator[Node]:
+    """A node that is killed at the end, if it still runs."""
+    node = await Node(store, **options).start()
+    try:
+        yield node
+        node.check()
+    finally:
+        await node.kill()
+
+
+def document_of(room: Room) -> Document:
+    """The document of a room, for tests that look inside or break it."""
+    return room._document
+
+
+# ---------------------------------------------------------------------------------------------------------- client
+
+
+class Client:
+    """Speaks y-websocket to a room as the gateway would let it, and keeps what it hears in a replica.
+
+    The replica is a `Document`, since pycrdt loses updates that arrive too early; `received` is there for real Yjs
+    to judge. What the client sends goes through `link` (sent, not yet received by the room), so that a test can lose
+    or delay it; `deliver` moves it on.
+
+    Args:
+        replica: Taken over from an earlier connection, as a client that reconnects does.
+    """
+
+    def __init__(self, replica: Document | None = None, received: list[bytes] | None = None) -> None:
+        self.replica = replica or Document(waiting_bytes_max=1 << 40)
+        self.received: list[bytes] = received if received is not None else []
+        self.confirmed: list[bytes] = []
+        self.people: dict[int, ClientState] = {}
+        self.told: list[list[ClientState]] = []
+        self.synced = False
+        self.error: SyncError | None = None
+        self.link: deque[bytes] = deque()
+        self.transport = FakeTransport()
+        self.connection: Connection
+        self.room: Room | None = None
+        self._stack = AsyncExitStack()
+        self._writer: asyncio.Task[None]
+
+    async def connect(self, node: Node, name: str = "room", *, window: int | None = None) -> Client:
+        """Open the room and join it.
+
+        Raises:
+            SyncError: The room refuses.
+        """
+        assert self.room is None
+        stack = AsyncExitStack()
+        room = await stack.enter_async_context(node.rooms.hold(name))
+        self._stack = stack
+        self.enter(room, node.settings, window=window)
+        return self
+
+    def enter(self, room: Room, settings: Settings, *, window: int | None = None) -> Client:
+        """Join a room that somebody else keeps open."""
+        self.transport = FakeTransport(window=window)
+        self.connection = Connection(
+            self.transport, outbox_bytes_max=settings.outbox_bytes_max, now=asyncio.get_running_loop().time()
+        )
+        self.room = room
+        self.link.clear()
+        self.synced = False
+        self._writer = asyncio.create_task(self.connection.run(room.catch_up))
+        room.join(self.connection)
+        return self
+
+    @property
+    def closed(self) -> tuple[int, str] | None:
+        """Code and reason of the server's close frame, if it came."""
+        return self.transport.closed
+
+    async def leave(self, *, properly: bool = True) -> None:
+        """Be gone. What is on the link is lost."""
+        room, self.room = self.room, None
+        if room is None:
+            return
+        room.leave(self.connection, properly=properly or self.connection.closing is not None)
+        self.transport.lose()
+        if self.connection.closing is None:
+            self._writer.cancel()
+        await asyncio.wait([self._writer])
+        assert self._writer.cancelled() or self._writer.exception() is None, self._writer
+        self.link.clear()
+        await self._stack.aclose()
+
+    def say(self, *frames: bytes) -> None:
+        """Put frames on the link and have the room receive everything on it."""
+        self.link.extend(frames)
+        self.deliver()
+
+    def ask_for_sync(self) -> None:
+        """Say sync step 1."""
+        self.say(encode_step_1(self.replica.state_vector()))
+
+    def edit(self, update: bytes) -> None:
+        """Have an edit of one's own, and say it."""
+        self.author(update)
+        self.say(encode_update(update))
+
+    def author(self, update: bytes) -> None:
+        """Have an edit of one's own, and keep it to oneself for now."""
+        self.replica.apply(update)
+        self.received.append(update)
+
+    def ask_for_confirm(self, token: bytes) -> None:
+        """Ask to hear when everything so far is stored."""
+        self.say(write_var_uint(CONFIRM) + write_var_bytes(token))
+
+    def announce(self, *states: ClientState) -> None:
+        """Say awareness states."""
+        self.say(encode_awareness(write_states(states)))
+
+    def deliver(self, count: int | None = None) -> None:
+        """Have the room receive what is on the link, or the first `count` frames of it."""
+        for _ in range(len(self.link) if count is None else min(count, len(self.link))):
+            frame = self.link.popleft()
+            if self.room is None or self.connection.closing:
+                continue
+            try:
+                self.room.receive(self.connection, frame)
+            except SyncError as error:
+                self.error = error
+                self.connection.close(error.close_code, error.reason)
+
+    def read(self) -> None:
+        """Take in what has been sent, as a y-websocket client would; answers go onto the link."""
+        for frame in self.transport.take():
+            kind, pos = read_var_uint(frame, 0)
+            if kind == SYNC:
+                step, pos = read_var_uint(frame, pos)
+                payload, pos = read_var_bytes(frame, pos)
+                if step == SYNC_STEP_1:
+                    self._answer_sync(payload)
+                else:
+                    self.synced = self.synced or step == 1
+                    self.received.append(payload)
+                    self.replica.apply(payload)
+            elif kind == AWARENESS:
+                payload, pos = read_var_bytes(frame, pos)
+                states = read_states(payload)
+                self.told.append(states)
+                for one in states:
+                    self._hear_of(one)
+            else:
+                assert kind == CONFIRM, frame
+                token, pos = read_var_bytes(frame, pos)
+                self.confirmed.append(token)
+            assert pos == len(frame), "one message per frame"
+
+    def _answer_sync(self, state_vector: bytes) -> None:
+        self.link.append(encode_step_2(self.replica.diff(state_vector)))
+        self.link.extend(encode_update(update) for update in self.replica.waiting)
+
+    def _hear_of(self, one: ClientState) -> None:
+        """y-protocols `applyAwarenessUpdate`, for the clients that aren't this one."""
+        known = self.people.get(one.client)
+        clock = known.clock if known else 0
+        here = known is not None and known.state != b"null"
+        if one.clock > clock or (one.clock == clock and one.state == b"null" and here):
+            self.people[one.client] = one
+
+    @property
+    def visible(self) -> dict[int, bytes]:
+        """Whom a y-protocols client would show now: client id to state."""
+        return {client: one.state for client, one in self.people.items() if one.state != b"null"}
+
+
+async def settle(*clients: Client, rounds: int = 6) -> None:
+    """Let clients and room talk until nothing is left to say, without time passing."""
+    for _ in range(rounds):
+        await turns()
+        for client in clients:
+            client.read()
+            client.deliver()
+    await turns()
+
+
+# ---------------------------------------------------------------------------------------------------------- edits
+
+
+class Editor:
+    """Writes updates: a pycrdt document with one text, `text`, and one map, `map`."""
+
+    def __init__(self, client_id: int) -> None:
+        self.doc: pycrdt.Doc[Any] = pycrdt.Doc(client_id=client_id)
+        self.text = self.doc.get("text", type=pycrdt.Text)
+        self.map = self.doc.get("map", type=pycrdt.Map)
+
+    def type(self, text: str, at: int | None = None) -> bytes:
+        """Insert text, at the end by default; returns the update."""
+        before = self.doc.get_state()
+        self.text.insert(len(self.text) if at is None else at, text)
+        return bytes(self.doc.get_update(before))
+
+    def delete(self, start: int, stop: int) -> bytes:
+        """Delete text; returns an update with nothing but the delete."""
+        update = None
+
+        def keep(event: pycrdt.TransactionEvent) -> None:
+            nonlocal update
+            update = bytes(event.update)
+
+        subscription = self.doc.observe(keep)
+        del self.text[start:stop]
+        self.doc.unobserve(subscription)
+        assert update is not None
+        return update
+
+    def put(self, key: str, value: object) -> bytes:
+        """Set a key of the map; returns the update."""
+        before = self.doc.get_state()
+        self.map[key] = value
+        return bytes(self.doc.get_update(before))
+
+    def hear(self, update: bytes) -> None:
+        """Apply somebody else's update."""
+        self.doc.apply_update(update)
+
+
+def typed(text: str, *, client_id: int = 1) -> list[bytes]:
+    """One update for each character of a text typed by one client."""
+    editor = Editor(client_id)
+    return [editor.type(character) for character in text]
+
+
+def text_of(*updates: bytes) -> str:
+    """What is in the text of a document that has these updates."""
+    document = Document(waiting_bytes_max=1 << 40)
+    for update in updates:
+        document.apply(update)
+    doc: pycrdt.Doc[Any] = pycrdt.Doc()
+    doc.apply_update(document.state().update)
+    return str(doc.get("text", type=pycrdt.Text))
+
+
+__all__ = [
+    "Client",
+    "ClientState",
+    "Editor",
+    "FakeTransport",
+    "MoodyStore",
+    "Node",
+    "NothingLeftToWaitFor",
+    "VirtualLoop",
+    "document_of",
+    "in_virtual_time",
+    "open_store",
+    "quick_settings",
+    "run_virtually",
+    "running_node",
+    "settle",
+    "stored_updates",
+    "text_of",
+    "turns",
+    "typed",
+    "until",
+]
