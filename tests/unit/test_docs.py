@@ -1,0 +1,47 @@
+"""The reference pages say what the code says."""
+
+import re
+from pathlib import Path
+
+import crdt_sync
+from crdt_sync import Settings
+from crdt_sync import errors as all_errors
+
+DOCS = Path(__file__).parents[2] / "docs"
+
+
+def test_settings_page_lists_every_setting_with_its_default() -> None:
+    page = (DOCS / "reference/settings.md").read_text()
+
+    listed = re.findall(r"^\| `CRDT_SYNC_(\w+)` \| `([^`]*)` \| (.+) \|$", page, re.MULTILINE)
+
+    assert listed == [
+        (name.upper(), str(field.default), field.description) for name, field in Settings.model_fields.items()
+    ]
+
+
+def test_closing_codes_page_lists_every_reason_with_its_code() -> None:
+    page = (DOCS / "reference/closing-codes.md").read_text()
+    listed = {(code, reason) for code, reason in re.findall(r"\| (\d{4}) \| `([^`]+)` \|", page)}
+
+    known = {
+        (str(one.close_code), one.reason)
+        for one in vars(all_errors).values()
+        if isinstance(one, type) and issubclass(one, all_errors.SyncError)
+    }
+
+    # Some errors are only ever told at the upgrade, and one is a base class.
+    assert known - listed <= {("4400", "invalid room name"), ("1013", "try again later"), ("1013", "room unavailable")}
+    assert listed - known == {("1011", "keepalive ping timeout")}
+
+
+def test_public_surface_is_the_documented_one() -> None:
+    page = (DOCS / "reference/python.md").read_text()
+
+    assert sorted(re.findall(r"^## `(\w+)", page, re.MULTILINE)) == sorted(crdt_sync.__all__)
+
+
+def test_links_between_pages_lead_somewhere() -> None:
+    for page in [*DOCS.rglob("*.md"), DOCS.parent / "README.md", DOCS.parent / "CHANGELOG.md"]:
+        for target in re.findall(r"\]\(([^)#:]+)(?:#[^)]*)?\)", page.read_text()):
+            assert (page.parent / target).exists(), f"{page.name}: {target}"
