@@ -15,14 +15,15 @@ from bisect import bisect_left
 from collections.abc import Collection
 from dataclasses import dataclass
 from enum import Enum
+from hashlib import sha256
 from typing import Any
 
 import pycrdt
 
-from .errors import DocumentBroken, MalformedUpdate, ProtocolError, SyncError, UpdateBreaksDocument
+from .errors import DocumentBroken, MalformedUpdate, MisplacedUpdate, ProtocolError, SyncError, UpdateBreaksDocument
 from .ranges import Ranges
 from .standins import for_pycrdt, from_pycrdt
-from .tree import Tree
+from .tree import Gone, Tree
 from .update import Update, read_state_vector, read_update, write_state_vector
 from .waiting import Waiting
 
@@ -63,12 +64,11 @@ class Document:
 
     Args:
         waiting_bytes_max: Bound on the updates held back; see `waiting`.
-        harmful: Updates that broke a document like this one before.
+        harmful: Digests (`digest`) of updates that broke a document like this one before.
     """
 
     def __init__(self, *, waiting_bytes_max: int = WAITING_BYTES_MAX, harmful: Collection[bytes] = ()) -> None:
         self._harmful = frozenset(harmful)
-        self._set_aside: list[bytes] = []
         self._doc: pycrdt.Doc[Any] = pycrdt.Doc()
         self._clocks: dict[int, int] = {}
         self._deleted: dict[int, Ranges] = {}
@@ -78,7 +78,7 @@ class Document:
         self._tree = Tree()
         # Since the last fold: pairs that were cut, and every update from the first cut on.
         self._cuts: dict[int, set[int]] = {}
-        self._deferred: list[bytes] = []
+        self._deferred: list[tuple[bytes, Gone]] = []
         self._deferred_bytes = 0
 
     def apply(self, data: bytes) -> Outcome:
@@ -93,9 +93,9 @@ class Document:
             DocumentBroken: pycrdt failed inside; this object is of no more use. Load another.
         """
         update = read_update(data)
-        if self._knows(update) or data in self._waiting or data in self._set_aside:
+        if self._knows(update) or data in self._waiting:
             return Outcome.REPEAT
-        if data in self._harmful:
+        if self._harmful and digest(data) in self._harmful:
             raise MalformedUpdate("it broke this document before")
         clocks = self._clocks
         for client, clock in update.needs.items():
@@ -113,19 +113,22 @@ class Document:
         return Outcome.NEW
 
     def restore(self, data: bytes) -> None:
-        """Take in an update that was accepted once. Like `apply`, but a harmful one is set aside.
+        """Take in an update that was accepted once. Like `apply`, but it isn't refused for what it does.
 
-        Real Yjs may well be able to load it, so it stays among those that are `waiting`, for ever.
+        One that is harmful or misplaced stays among those that are `waiting`, for ever: real Yjs may be able to load it.
         """
-        if data in self._harmful:
-            self._set_aside.append(data)
-        else:
+        if self._harmful and digest(data) in self._harmful:
+            self._waiting.keep(data)
+            return
+        try:
             self.apply(data)
+        except MisplacedUpdate:
+            self._waiting.keep(data)
 
     @property
     def waiting(self) -> tuple[bytes, ...]:
         """The updates held back, as received, oldest first."""
-        return (*self._set_aside, *self._waiting)
+        return tuple(self._waiting)
 
     def bound_waiting(self, bytes_max: int) -> None:
         """Change the bound on the updates held back. Those that are kept stay."""
@@ -196,10 +199,11 @@ class Document:
         cuts = self._find_cuts(update) if update.pairs or self._pairs else ()
         if cuts or self._deferred:
             _check_readable(data, update)
-            self._deferred.append(data)
+            self._deferred.append((data, grown.gone))
             self._deferred_bytes += len(data)
         else:
-            self._give_to_pycrdt(for_pycrdt(data, {}) if update.standins else data, simple=len(update.ends) < 2)
+            form = for_pycrdt(data, {}, grown.gone) if update.standins or grown.gone else data
+            self._give_to_pycrdt(form, simple=len(update.ends) < 2)
         # Nothing of this before pycrdt has taken the update: what it refuses leaves no trace.
         for client, lows in update.pairs.items():
             known = self._clocks.get(client, 0)
@@ -231,8 +235,8 @@ class Document:
                 try:
                     self._integrate(data, update)
                 except MalformedUpdate:
-                    # What it builds on turned out not to be what it has to be. Yjs makes nothing of such an update
-                    # either, and the same happens at every load.
+                    # What it builds on turned out not to be what it has to be. It has been accepted, so it stays.
+                    self._waiting.keep(data)
                     continue
                 except UpdateBreaksDocument as error:
                     # Not the fault of the update that is being applied, which is in the document by now.
@@ -275,9 +279,9 @@ class Document:
             state = self._encode(b"\x00")
             self._doc = pycrdt.Doc()
             self._give_to_pycrdt(for_pycrdt(state, self._cuts))
-        for data in self._deferred:
+        for data, gone in self._deferred:
             try:
-                self._give_to_pycrdt(for_pycrdt(data, self._cuts))
+                self._give_to_pycrdt(for_pycrdt(data, self._cuts, gone))
             except (ProtocolError, UpdateBreaksDocument) as error:
                 raise DocumentBroken(f"what was accepted can't be folded in: {error}", culprit=data) from error
 
@@ -354,6 +358,11 @@ def _check_readable(data: bytes, update: Update) -> None:
         if _is_panic(error):
             raise MalformedUpdate(f"pycrdt panicked reading it: {error}") from error
         raise
+
+
+def digest(data: bytes) -> bytes:
+    """What an update is remembered by."""
+    return sha256(data).digest()
 
 
 def _is_panic(error: BaseException) -> bool:

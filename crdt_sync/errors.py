@@ -31,6 +31,10 @@ class MalformedUpdate(ProtocolError):
     reason = "malformed update"
 
 
+class MisplacedUpdate(MalformedUpdate):
+    """Well-formed, but it doesn't fit to what the document holds: see `tree`."""
+
+
 class InvalidRoomName(SyncError):
     """The path names no room. Refused at the upgrade, since it can never become valid."""
 

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from persistence import Store, StoreError
 
 from .checkpoints import Checkpoints
-from .document import Document
+from .document import Document, digest
 from .errors import DocumentBroken, Draining, ProtocolError, RoomUnavailable
 from .journal import Journal
 from .room import Room
@@ -31,6 +31,7 @@ TICK_SLICE = 100
 LOAD_SLICE_S = 0.005
 # How many updates that broke its document are remembered of a room.
 HARMFUL_MAX = 64
+HARMFUL_ROOMS_MAX = 1000
 
 
 @dataclass(slots=True, eq=False)
@@ -63,7 +64,7 @@ class Rooms:
         self._checkpoints = Checkpoints(store, journal)
         self._entries: dict[str, _Entry] = {}
         self._draining = False
-        # Updates that broke a document, by its name. Those that are stored are found again after a restart.
+        # Digests of updates that broke a document, by its name. Those that are stored are found again after a restart.
         self._harmful: dict[str, deque[bytes]] = {}
 
     def __len__(self) -> int:
@@ -185,8 +186,9 @@ class Rooms:
 
     def _note_harmful(self, name: str, update: bytes) -> None:
         known = self._harmful.setdefault(name, deque(maxlen=HARMFUL_MAX))
-        if update not in known:
-            known.append(update)
+        known.append(digest(update))
+        if len(self._harmful) > HARMFUL_ROOMS_MAX:
+            del self._harmful[next(iter(self._harmful))]
 
     async def _tick_forever(self) -> None:
         loop = asyncio.get_running_loop()

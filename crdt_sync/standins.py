@@ -25,6 +25,7 @@ import json
 import re
 import struct
 from collections.abc import Callable, Iterator, Mapping, Set
+from types import MappingProxyType
 from typing import Any, TypeAlias
 
 from .lib0 import read_var_bytes, read_var_string, read_var_uint, write_var_bytes, write_var_uint
@@ -34,23 +35,29 @@ from .values import MAGIC, is_odd_json, low_halves, skip_any
 _HOOK, _ELEMENT, _SUBDOCUMENT, _BINARY = b"h", b"e", b"d", b"b"
 _MAGIC_TEXT = MAGIC.decode()
 
+NOTHING: Mapping[int, Mapping[int, int]] = MappingProxyType({})
+
 _Content: TypeAlias = tuple[int, bytes]
 """A content reference and the bytes of the content."""
 
 
-def for_pycrdt(data: bytes, cuts: Mapping[int, Set[int]]) -> bytes:
+def for_pycrdt(data: bytes, cuts: Mapping[int, Set[int]], gone: Mapping[int, Mapping[int, int]] = NOTHING) -> bytes:
     """Disguise what pycrdt can't hold.
 
     Args:
         data: An update that `read_update` accepted.
         cuts: Client to the clocks of the low halves of surrogate pairs that some boundary cuts. Such a pair
             becomes two U+FFFD, as in Yjs; the clocks of everything else stay as they are.
+        gone: Client to the clocks of items that Yjs would collect at once, with their lengths. So does this:
+            pycrdt would show some of them, and follow dangling pointers.
 
     Returns:
         An update with the same structs, clocks and deletes; `data` itself if nothing needs a disguise.
     """
 
     def disguise(ref: int, content: bytes, client: int, clock: int) -> _Content | None:
+        if client in gone and clock in gone[client]:
+            return GC, write_var_uint(gone[client][clock])
         if ref == STRING:
             return _cut(content, cuts[client], clock) if client in cuts else None
         wrap = _WRAPPERS.get(ref)
@@ -87,8 +94,11 @@ def _rewrite(data: bytes, change: Callable[[int, bytes, int, int], _Content | No
         changed = change(info & 31, content, client, clock)
         if changed is not None and changed != (info & 31, content):
             out += data[copied:start]
-            out.append(info & ~31 | changed[0])
-            out += data[start + 1 : content_start]
+            if changed[0] == GC:
+                out.append(GC)
+            else:
+                out.append(info & ~31 | changed[0])
+                out += data[start + 1 : content_start]
             out += changed[1]
             copied = end
     if not copied:

@@ -11,11 +11,12 @@ Source: yjs 13.6 `Item.getMissing`, `Item.integrate`; found with `tests/support/
 from array import array
 from bisect import bisect_right
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import TypeAlias
 
-from .errors import MalformedUpdate
+from .errors import MisplacedUpdate
 from .ranges import Ranges
-from .structure import GC, NONE, SKIP, TYPE, TYPE_DEPTH_MAX
+from .structure import DELETED, GC, NONE, SKIP, TYPE, TYPE_DEPTH_MAX
 from .update import Update
 
 List: TypeAlias = tuple[int, int]
@@ -24,6 +25,14 @@ hash, salted by the process, of their type and key."""
 
 GONE: List = (0, 0)
 """What is collected is in no list, nor is what is put beside it."""
+
+
+KEYED = 1
+"""The bit of a list's hash that says that it is the values of a key."""
+
+
+def _list(type_: bytes | tuple[int, int], key: bytes | None) -> int:
+    return hash((type_, key)) & ~KEYED | 2 if key is None else hash((type_, key)) | KEYED
 
 
 class _Runs:
@@ -59,8 +68,17 @@ class _Runs:
         return index >= 0 and self.types[index] == clock
 
 
-Growth: TypeAlias = dict[int, _Runs]
-"""What an update adds to a tree, by client."""
+Gone: TypeAlias = dict[int, dict[int, int]]
+
+
+@dataclass(slots=True)
+class Growth:
+    """What an update adds to a tree."""
+
+    runs: dict[int, _Runs]
+    """By client."""
+    gone: Gone
+    """Items that Yjs collects at once, since what is beside or around them is collected: client to clock to length."""
 
 
 class Tree:
@@ -78,10 +96,10 @@ class Tree:
             deleted: What is deleted so far.
 
         Raises:
-            MalformedUpdate: An item has neighbours in two lists, is put into something that is no shared type, too
+            MisplacedUpdate: An item has neighbours in two lists, is put into something that is no shared type, too
                 deep, or goes on where something else stood.
         """
-        grown: Growth = {}
+        grown = Growth({}, {})
         structs, ends = update.structs, update.ends
         done = dict.fromkeys(structs, 0)
         # Depth first along what items refer to. That this ends, `read_update` has seen to.
@@ -113,11 +131,22 @@ class Tree:
                         todo.append(missing)
                         break
                     where = self._place(grown, clock, left_client, left, right_client, right, place, deleted)
-                if clock < known and where != self._at(grown, client, known - 1):
-                    raise MalformedUpdate(f"{client}:{clock} goes on beyond {known} where something else stands")
-                runs = grown.get(client)
+                if where[0] & KEYED and end - clock > 1 and ref != DELETED:
+                    # Yjs joins values of a key only if all are deleted. yrs doesn't bear it if they are cut again.
+                    ranges_ = update.deletes.get(client, ())
+                    if not any(start <= clock and end <= stop for start, stop in ranges_):
+                        raise MisplacedUpdate(f"the values {client}:{clock} to {end} of one key are one item")
+                if clock < known:
+                    before = self._at(grown, client, known - 1)
+                    if GONE in (before, where):
+                        where = GONE
+                    elif before != where:
+                        raise MisplacedUpdate(f"{client}:{clock} goes on beyond {known} where something else stands")
+                if where == GONE and ref != GC:
+                    grown.gone.setdefault(client, {})[clock] = end - clock
+                runs = grown.runs.get(client)
                 if runs is None:
-                    runs = grown[client] = _Runs()
+                    runs = grown.runs[client] = _Runs()
                 runs.append(max(clock, known), where)
                 if ref == TYPE:
                     runs.types.append(clock)
@@ -128,7 +157,7 @@ class Tree:
 
     def add(self, grown: Growth) -> None:
         """Take over what `grow` found, once the update is integrated."""
-        for client, runs in grown.items():
+        for client, runs in grown.runs.items():
             mine = self._runs.get(client)
             if mine is None:
                 self._runs[client] = runs
@@ -150,32 +179,37 @@ class Tree:
             if left == NONE:
                 return self._at(grown, right_client, right)
             where = self._at(grown, left_client, left)
-            if right != NONE and where != self._at(grown, right_client, right):
-                raise MalformedUpdate(
+            if right == NONE:
+                return where
+            other = self._at(grown, right_client, right)
+            if GONE in (where, other):
+                return GONE
+            if where != other:
+                raise MisplacedUpdate(
                     f"an item at clock {clock} between {left_client}:{left} and {right_client}:{right}, "
                     "which are in different lists"
                 )
             return where
         root, key = place
         if root is not None:
-            return hash((root, key)) or 1, 0
+            return _list(root, key), 0
         around, depth = self._at(grown, left_client, left)
         if around == GONE[0]:
             return GONE
-        runs = grown.get(left_client)
+        runs = grown.runs.get(left_client)
         if runs is None or not runs.is_type(left):
             runs = self._runs.get(left_client)
         if runs is None or not runs.is_type(left):
             ranges = deleted.get(left_client)
             if ranges is not None and ranges.covers(left, left + 1):
                 return GONE
-            raise MalformedUpdate(f"an item at clock {clock} inside {left_client}:{left}, which is no shared type")
+            raise MisplacedUpdate(f"an item at clock {clock} inside {left_client}:{left}, which is no shared type")
         if depth >= TYPE_DEPTH_MAX:
-            raise MalformedUpdate(f"shared types nested more than {TYPE_DEPTH_MAX} deep")
-        return hash((left_client, left, key)) or 1, depth + 1
+            raise MisplacedUpdate(f"shared types nested more than {TYPE_DEPTH_MAX} deep")
+        return _list((left_client, left), key), depth + 1
 
     def _at(self, grown: Growth, client: int, clock: int) -> List:
-        runs = grown.get(client)
+        runs = grown.runs.get(client)
         if runs is None or clock < runs.starts[0]:
             runs = self._runs[client]
         return runs.at(clock)

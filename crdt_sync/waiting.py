@@ -25,7 +25,7 @@ class Waiting:
     def __init__(self, bytes_max: int) -> None:
         self.bytes_max = bytes_max
         self._bytes = 0
-        self._entries: dict[bytes, Update] = {}
+        self._entries: dict[bytes, Update | None] = {}
         self._lacking: dict[int, list[tuple[int, bytes]]] = {}
 
     def __len__(self) -> int:
@@ -53,12 +53,18 @@ class Waiting:
         self._entries[data] = update
         self._await_next_need(data, update, clocks)
 
+    def keep(self, data: bytes) -> None:
+        """Hold an accepted update that can never be integrated. It counts, but is never refused or released."""
+        self._bytes += len(data) + ENTRY_BYTES
+        self._entries[data] = None
+
     def release(self, client: int, clocks: Mapping[int, int]) -> Iterator[tuple[bytes, Update]]:
         """Take out the updates that lacked something of `client` and now lack nothing, in order of need."""
         heap = self._lacking.get(client)
         while heap and heap[0][0] <= clocks.get(client, 0):
             _, data = heappop(heap)
             update = self._entries[data]
+            assert update is not None, "what is kept lacks nothing"
             if not self._await_next_need(data, update, clocks):
                 del self._entries[data]
                 self._bytes -= len(data) + ENTRY_BYTES
