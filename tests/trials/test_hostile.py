@@ -71,7 +71,7 @@ async def test_a_reproducer_is_refused_or_harmless(path: Path, tmp_path: Path, y
     assert loaded.error is None
 
 
-@pytest.mark.parametrize("count", [20_000, pytest.param(400_000, marks=[pytest.mark.long, pytest.mark.timeout(7200)])])
+@pytest.mark.parametrize("count", [20_000, pytest.param(200_000, marks=[pytest.mark.long, pytest.mark.timeout(7200)])])
 @pytest.mark.timeout(280)
 async def test_fuzzed_updates_are_refused_or_harmless(count: int, tmp_path: Path, yjs: Yjs) -> None:
     per_room = 100
