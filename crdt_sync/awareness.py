@@ -179,9 +179,9 @@ class Awareness:
         self._changed.clear()
         return write_states(ClientState(c, self._entries[c].clock, self._entries[c].state) for c in changed)
 
-    def everyone(self) -> bytes | None:
-        """All who are here, as a message payload; None if nobody is."""
-        states = [ClientState(c, e.clock, e.state) for c, e in self._entries.items() if e.here]
+    def everyone(self, *, and_gone: bool = False) -> bytes | None:
+        """All who are here, and perhaps who left lately, as a message payload; None if there is nobody."""
+        states = [ClientState(c, e.clock, e.state) for c, e in self._entries.items() if e.here or and_gone]
         return write_states(states) if states else None
 
     def _accepted_clock(self, owner: Hashable, one: ClientState, *, first: bool, now: float) -> int | None:

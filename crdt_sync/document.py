@@ -70,6 +70,8 @@ class Document:
     def __init__(self, *, waiting_bytes_max: int = WAITING_BYTES_MAX, harmful: Collection[bytes] = ()) -> None:
         self._harmful = frozenset(harmful)
         self._doc: pycrdt.Doc[Any] = pycrdt.Doc()
+        self.released: list[bytes] = []
+        """The updates that no longer wait since the last `apply`, in the order in which they were integrated."""
         self._clocks: dict[int, int] = {}
         self._deleted: dict[int, Ranges] = {}
         self._waiting = Waiting(waiting_bytes_max)
@@ -92,6 +94,7 @@ class Document:
             RoomFull: It would have to wait, and too many wait already. Nothing changed.
             DocumentBroken: pycrdt failed inside; this object is of no more use. Load another.
         """
+        self.released = []
         update = read_update(data)
         if self._knows(update) or data in self._waiting:
             return Outcome.REPEAT
@@ -241,6 +244,7 @@ class Document:
                 except UpdateBreaksDocument as error:
                     # Not the fault of the update that is being applied, which is in the document by now.
                     raise DocumentBroken(f"what waited can't be integrated: {error}", culprit=data) from error
+                self.released.append(data)
                 advanced.extend(update.ends)
 
     def _find_cuts(self, update: Update) -> list[tuple[int, int]]:

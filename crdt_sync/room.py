@@ -161,6 +161,12 @@ class Room:
         for connection in self.connections:
             if connection is not sender:
                 connection.relay(frame)
+        # Again: both Yjs and pycrdt may leave an update pending for good that came before what it builds on. Once that
+        # is there, a repeat brings it in.
+        for released in self._document.released:
+            frame = encode_update(released)
+            for connection in self.connections:
+                connection.relay(frame)
         return outcome
 
     def stored(self, seq: int, count: int) -> None:
@@ -229,7 +235,8 @@ class Room:
             yield encode_step_2(difference) if connection.asked else encode_update(difference)
             for update in self._document.waiting:
                 yield encode_update(update)
-        everyone = self._awareness.everyone()
+        # Who was behind hasn't heard who left.
+        everyone = self._awareness.everyone(and_gone=connection.behind)
         if everyone is not None:
             yield encode_awareness(everyone)
 

@@ -55,8 +55,9 @@ class Waiting:
 
     def keep(self, data: bytes) -> None:
         """Hold an accepted update that can never be integrated. It counts, but is never refused or released."""
-        self._bytes += len(data) + ENTRY_BYTES
-        self._entries[data] = None
+        if data not in self._entries:
+            self._bytes += len(data) + ENTRY_BYTES
+            self._entries[data] = None
 
     def release(self, client: int, clocks: Mapping[int, int]) -> Iterator[tuple[bytes, Update]]:
         """Take out the updates that lacked something of `client` and now lack nothing, in order of need."""
