@@ -492,7 +492,8 @@ class Client:
                 else:
                     self.synced = self.synced or step == 1
                     self.received.append(payload)
-                    self.replica.apply(payload)
+                    # What the server hands out was accepted, and real Yjs takes it, misplaced or not.
+                    self.replica.restore(payload)
             elif kind == AWARENESS:
                 payload, pos = read_var_bytes(frame, pos)
                 states = read_states(payload)
@@ -585,7 +586,7 @@ def text_of(*updates: bytes) -> str:
     """What is in the text of a document that has these updates."""
     document = Document(waiting_bytes_max=1 << 40)
     for update in updates:
-        document.apply(update)
+        document.restore(update)
     doc: pycrdt.Doc[Any] = pycrdt.Doc()
     doc.apply_update(document.state().update)
     return str(doc.get("text", type=pycrdt.Text))

@@ -1,7 +1,5 @@
 """What only the SQLite store promises: its file, its lock, and its failures."""
 
-
-
 import asyncio
 import os
 import signal

@@ -1,0 +1,329 @@
+"""One client's way out. Laws over any sequence of events are in `property_tests/test_connection_laws.py`."""
+
+import asyncio
+from collections.abc import Iterator
+
+import pytest
+
+from crdt_sync.connection import CLOSE_TIMEOUT_S, CONFIRMS_MAX, Connection, Outbox
+from crdt_sync.errors import DocumentBroken, SlowReader, StoreBehind
+from crdt_sync.protocol import encode_confirm
+from tests.support.fakes import FakeTransport, in_virtual_time, turns
+
+
+def difference(connection: Connection) -> Iterator[bytes]:
+    """Stands for the room: says from where to where, and why."""
+    why = [name for name in ("asked", "asked_who", "behind") if getattr(connection, name)]
+    yield b"difference from " + connection.had + b" because " + "+".join(why).encode()
+
+
+class Line:
+    """A connection that runs."""
+
+    def __init__(self, *, window: int | None = None, outbox_bytes_max: int = 100) -> None:
+        self.transport = FakeTransport(window=window)
+        now = asyncio.get_running_loop().time()
+        self.connection = Connection(self.transport, outbox_bytes_max=outbox_bytes_max, now=now)
+        self.task = asyncio.create_task(self.connection.run(difference))
+
+
+def test_an_outbox_takes_no_more_than_its_bound() -> None:
+    outbox = Outbox(10)
+
+    taken = [outbox.put(b"123456"), outbox.put(b"12345"), outbox.put(b"1234"), outbox.put(b"")]
+
+    assert taken == [True, False, True, True]
+    assert (outbox.size, len(outbox)) == (10, 3)
+    assert [outbox.take(), outbox.size] == [b"123456", 4]
+    outbox.clear()
+    assert (outbox.size, len(outbox), outbox.put(b"x" * 10)) == (0, 0, True)
+
+
+@in_virtual_time
+async def test_frames_go_out_in_order_one_by_one() -> None:
+    line = Line()
+
+    for frame in (b"1", b"2", b"3"):
+        line.connection.relay(frame)
+    await turns()
+
+    assert line.transport.frames == [b"1", b"2", b"3"]
+    assert line.connection.idle
+
+
+@in_virtual_time
+async def test_a_client_that_does_not_read_holds_no_more_than_the_bound() -> None:
+    line = Line(window=0)
+    await turns()
+
+    sizes = []
+    for _ in range(50):
+        line.connection.relay(b"x" * 30)
+        await turns(1)
+        sizes.append(line.connection.outbox_bytes)
+
+    assert max(sizes) <= 100
+    assert line.connection.behind
+    assert line.connection.outbox_bytes == 0
+
+
+@in_virtual_time
+async def test_a_client_that_was_behind_gets_one_difference_when_it_reads_again() -> None:
+    line = Line(window=0)
+    line.connection.had = b"A"
+    line.connection.relay(b"first")
+    await turns()
+    for _ in range(50):
+        line.connection.relay(b"x" * 30)
+
+    line.transport.resume()
+    await turns()
+    line.connection.relay(b"afterwards")
+    await turns()
+
+    assert line.transport.frames == [b"first", b"difference from A because behind", b"afterwards"]
+    assert not line.connection.behind
+
+
+@in_virtual_time
+async def test_a_frame_larger_than_the_outbox_makes_the_client_catch_up() -> None:
+    line = Line()
+
+    line.connection.relay(b"x" * 101)
+    await turns()
+
+    assert line.transport.frames == [b"difference from \x00 because behind"]
+
+
+@in_virtual_time
+async def test_asking_often_without_reading_is_answered_once_from_the_last_state_vector() -> None:
+    line = Line(window=0)
+    line.connection.relay(b"first")
+    await turns()
+
+    for n in range(1000):
+        line.connection.answer_sync(b"%d" % n)
+        line.connection.answer_who()
+    line.transport.resume()
+    await turns()
+
+    assert line.transport.frames == [b"first", b"difference from 999 because asked+asked_who"]
+    assert line.connection.synced
+
+
+@in_virtual_time
+async def test_a_query_of_who_is_here_does_not_count_as_synced() -> None:
+    line = Line()
+
+    line.connection.answer_who()
+    await turns()
+
+    assert line.transport.frames == [b"difference from \x00 because asked_who"]
+    assert not line.connection.synced
+
+
+@in_virtual_time
+async def test_confirmations_survive_being_behind() -> None:
+    line = Line(window=0)
+    line.connection.relay(b"first")
+    await turns()
+
+    for n in range(20):
+        line.connection.expect_confirm()
+        line.connection.confirm(b"%d" % n)
+        line.connection.relay(b"x" * 30)
+    line.transport.resume()
+    await turns()
+
+    assert line.transport.frames[:2] == [b"first", b"difference from \x00 because behind"]
+    assert line.transport.frames[2:] == [encode_confirm(b"%d" % n) for n in range(20)]
+
+
+@in_virtual_time
+async def test_the_confirmations_that_one_client_may_wait_for_are_bounded() -> None:
+    line = Line()
+    for _ in range(CONFIRMS_MAX):
+        line.connection.expect_confirm()
+
+    with pytest.raises(StoreBehind):
+        line.connection.expect_confirm()
+    line.connection.confirm(b"t")
+    await turns()
+    line.connection.expect_confirm()
+
+
+@in_virtual_time
+async def test_nothing_is_sent_after_a_close_was_asked_for() -> None:
+    line = Line(window=0)
+    for frame in (b"1", b"2", b"3"):
+        line.connection.relay(frame)
+    await turns()
+
+    line.connection.close(1013, "later")
+    line.connection.close(1000, "other")
+    line.connection.relay(b"4")
+    line.connection.answer_sync(b"")
+    line.connection.confirm(b"t")
+    line.transport.resume()
+    await line.task
+
+    assert line.transport.frames == [b"1"], "it was on its way"
+    assert line.transport.closed == (1013, "later"), "the first reason"
+    assert line.connection.outbox_bytes == 0
+
+
+@in_virtual_time
+async def test_a_connection_that_is_closed_before_it_runs_says_only_that() -> None:
+    line = Line()
+
+    line.connection.relay(b"1")
+    line.connection.close(1012, "draining")
+    await line.task
+
+    assert (line.transport.frames, line.transport.closed) == ([], (1012, "draining"))
+
+
+@in_virtual_time
+async def test_a_client_that_does_not_even_take_the_close_frame_is_dropped() -> None:
+    loop = asyncio.get_running_loop()
+    line = Line(window=0)
+    line.connection.relay(b"1")
+    await turns()
+    began = loop.time()
+
+    line.connection.close(1013, "slow")
+    await asyncio.wait([line.task])
+
+    assert line.transport.aborted
+    assert line.transport.closed is None
+    assert loop.time() - began == pytest.approx(CLOSE_TIMEOUT_S)
+
+
+@in_virtual_time
+async def test_a_lost_client_ends_the_run_quietly() -> None:
+    line = Line(window=0)
+    line.connection.relay(b"1")
+    await turns()
+
+    line.transport.lose()
+
+    await line.task
+    assert line.transport.frames == []
+
+
+@in_virtual_time
+async def test_a_closed_connection_leaves_no_timer_behind() -> None:
+    line = Line()
+    line.connection.close(1000, "")
+    await line.task
+
+    await asyncio.sleep(CLOSE_TIMEOUT_S * 2)
+
+    assert not line.transport.aborted
+
+
+@in_virtual_time
+async def test_a_room_that_breaks_while_it_answers_closes_the_client() -> None:
+    transport = FakeTransport()
+    connection = Connection(transport, outbox_bytes_max=100, now=0)
+
+    def fail(_: Connection) -> Iterator[bytes]:
+        yield b"half an answer"
+        raise DocumentBroken("broken")
+
+    connection.answer_sync(b"\x00")
+    await connection.run(fail)
+
+    assert (transport.frames, transport.closed) == ([], (1011, "room reloading"))
+
+
+@in_virtual_time
+async def test_a_client_that_takes_nothing_for_long_is_closed() -> None:
+    line = Line(window=0)
+    loop = asyncio.get_running_loop()
+    began = loop.time()
+    line.connection.relay(b"1")
+    await turns()
+
+    line.connection.check(now=began + 29, stalled_max_s=30)
+    before = line.connection.closing
+    line.connection.check(now=began + 30, stalled_max_s=30)
+
+    assert before is None
+    assert line.connection.closing == (SlowReader.close_code, SlowReader.reason)
+    line.transport.resume()
+    await line.task
+
+
+@in_virtual_time
+async def test_a_client_that_reads_slowly_is_not_closed() -> None:
+    line = Line(window=0, outbox_bytes_max=1000)
+    loop = asyncio.get_running_loop()
+    for _ in range(10):
+        line.connection.relay(b"1")
+
+    for _ in range(8):
+        await asyncio.sleep(25)
+        line.transport.resume(1)
+        await turns()
+        line.connection.check(now=loop.time(), stalled_max_s=30)
+
+    assert line.connection.closing is None
+    assert len(line.transport.frames) == 8
+
+
+@in_virtual_time
+async def test_a_client_that_has_nothing_to_read_is_not_closed() -> None:
+    line = Line()
+    await turns()
+
+    for n in range(10):
+        line.connection.check(now=1000.0 + 100 * n, stalled_max_s=30)
+
+    assert line.connection.closing is None
+
+
+@in_virtual_time
+async def test_what_the_transport_still_holds_counts_as_not_taken() -> None:
+    line = Line()
+    now = asyncio.get_running_loop().time()
+    line.connection.relay(b"1")
+    await turns()
+    line.transport.buffered = 5000
+
+    line.connection.check(now=now + 10, stalled_max_s=30)
+    line.transport.buffered = 4000
+    line.connection.check(now=now + 35, stalled_max_s=30)
+    trickling = line.connection.closing
+    line.connection.check(now=now + 65, stalled_max_s=30)
+
+    assert trickling is None
+    assert line.connection.closing is not None
+
+
+@in_virtual_time
+async def test_the_last_frame_is_timed() -> None:
+    line = Line()
+    loop = asyncio.get_running_loop()
+    await asyncio.sleep(7)
+
+    line.connection.relay(b"1")
+    await turns()
+
+    assert line.connection.sent_at == loop.time()
+
+
+@in_virtual_time
+async def test_a_client_is_idle_only_when_nothing_waits_for_it() -> None:
+    line = Line(window=0)
+    await turns()
+    idle = [line.connection.idle]
+    line.connection.relay(b"1")
+    idle.append(line.connection.idle)
+    await turns()
+    idle.append(line.connection.idle)
+
+    line.transport.resume()
+    await turns()
+
+    assert [*idle, line.connection.idle] == [True, False, False, True]

@@ -1,0 +1,664 @@
+"""One open document and everyone who has it open. Real rooms, store and journal; time and sockets are played."""
+
+import asyncio
+
+import pytest
+
+from crdt_sync.awareness import ClientState
+from crdt_sync.document import Document, Outcome
+from crdt_sync.errors import DocumentBroken, MalformedUpdate, ProtocolError, RoomFull, UpdateBreaksDocument
+from crdt_sync.protocol import encode_step_1, encode_update
+from tests.support.fakes import (
+    Client,
+    Editor,
+    Node,
+    document_of,
+    in_virtual_time,
+    running_node,
+    settle,
+    stored_updates,
+    text_of,
+    turns,
+    typed,
+)
+
+ALICE, BOB = 11, 22
+
+
+def state(client: int, clock: int, text: bytes = b'{"name":"x"}') -> ClientState:
+    return ClientState(client, clock, text)
+
+
+async def joined(node: Node, count: int) -> list[Client]:
+    """Clients that have joined and synced."""
+    clients = [await Client().connect(node) for _ in range(count)]
+    for client in clients:
+        client.ask_for_sync()
+    await settle(*clients)
+    return clients
+
+
+# ------------------------------------------------------------------------------------------------------- joining
+
+
+@in_virtual_time
+async def test_a_newcomer_hears_at_once_what_the_room_has_and_who_is_here() -> None:
+    async with running_node() as node:
+        (alice,) = await joined(node, 1)
+        alice.edit(typed("a")[0])
+        alice.announce(state(ALICE, 1))
+        bob = await Client().connect(node)
+
+        await turns()
+
+        assert encode_step_1(b"\x01\x01\x01") in bob.transport.frames
+        bob.read()
+        assert bob.visible == {ALICE: b'{"name":"x"}'}
+        assert not bob.synced
+
+
+@in_virtual_time
+async def test_a_newcomer_that_asks_gets_everything_and_what_waits() -> None:
+    async with running_node() as node:
+        one, two, three, four = typed("abcd")
+        (alice,) = await joined(node, 1)
+        for update in (one, two, four):
+            alice.say(encode_update(update))
+
+        (bob,) = await joined(node, 1)
+
+        assert bob.synced
+        assert bob.replica.waiting == (four,)
+        alice.say(encode_update(three))
+        await settle(bob)
+        assert text_of(*bob.received) == "abcd"
+
+
+@in_virtual_time
+async def test_edits_made_offline_arrive_when_the_client_is_back() -> None:
+    async with running_node() as node:
+        (alice, bob) = await joined(node, 2)
+        await bob.leave()
+        for update in typed("offline"):
+            bob.author(update)
+
+        await bob.connect(node)
+        bob.ask_for_sync()
+        await settle(alice, bob)
+
+        assert text_of(*alice.received) == "offline"
+
+
+@in_virtual_time
+async def test_edits_made_offline_arrive_although_the_client_is_behind_from_its_first_frame_on() -> None:
+    async with running_node(outbox_bytes_max=1024) as node:
+        (alice,) = await joined(node, 1)
+        bob = Client()
+        bob.author(Editor(5).type("offline"))
+        await bob.connect(node, window=0)
+        editor = Editor(9)
+        for _ in range(3):
+            alice.edit(editor.type("x" * 600))
+        assert bob.connection.behind
+
+        bob.ask_for_sync()
+        bob.transport.resume()
+        await settle(alice, bob)
+
+        assert "offline" in text_of(*alice.received)
+
+
+# ------------------------------------------------------------------------------------------------------- relaying
+
+
+@in_virtual_time
+async def test_an_update_reaches_the_others_in_the_same_turn_and_as_received() -> None:
+    async with running_node() as node:
+        alice, bob, carol = await joined(node, 3)
+        update = typed("a")[0]
+        before = [client.connection.outbox_bytes for client in (alice, bob, carol)]
+
+        alice.edit(update)
+        after = [client.connection.outbox_bytes for client in (alice, bob, carol)]
+        await turns()
+
+        frame = encode_update(update)
+        assert before == [0, 0, 0]
+        assert after == [0, len(frame), len(frame)]
+        assert (alice.transport.frames, bob.transport.frames, carol.transport.frames) == ([], [frame], [frame])
+
+
+@in_virtual_time
+async def test_a_repeat_is_neither_relayed_nor_stored() -> None:
+    async with running_node() as node:
+        alice, bob = await joined(node, 2)
+        editor = Editor(1)
+        alice.edit(editor.type("hello"))
+        alice.edit(editor.delete(1, 2))
+        await settle(alice, bob)
+        await asyncio.sleep(1)
+        stored = (await node.store.load("room")).head_seq
+
+        bob.say(encode_update(alice.received[0]))
+        bob.say(b"\x00\x01" + encode_update(alice.replica.diff(b"\x00"))[2:])
+        await turns()
+        await asyncio.sleep(1)
+
+        assert alice.transport.frames == []
+        assert (await node.store.load("room")).head_seq == stored == 2
+
+
+@in_virtual_time
+async def test_a_client_that_does_not_read_holds_up_nobody_and_is_complete_once_it_reads() -> None:
+    async with running_node(outbox_bytes_max=4096) as node:
+        slow, alice, bob = await joined(node, 3)
+        slow.transport.block()
+        editor, most = Editor(1), 0
+
+        for _ in range(300):
+            alice.edit(editor.type("x" * 100))
+            most = max(most, slow.connection.outbox_bytes)
+            await settle(alice, bob, rounds=1)
+        assert len(text_of(*bob.received)) == 30_000
+        assert most <= 4096
+        assert slow.connection.behind
+
+        slow.transport.resume()
+        await settle(slow)
+
+        assert text_of(*slow.received) == text_of(*bob.received)
+        assert sum(map(len, slow.transport.take())) == 0
+
+
+@in_virtual_time
+async def test_what_waited_in_the_outbox_when_it_overflowed_is_in_the_difference() -> None:
+    """However much time passes: what is only on its way doesn't count as what the client has."""
+    async with running_node(outbox_bytes_max=1024) as node:
+        slow, alice = await joined(node, 2)
+        slow.transport.block()
+        editor = Editor(1)
+        for _ in range(3):
+            alice.edit(editor.type("waits "))
+            await asyncio.sleep(2)
+
+        alice.edit(editor.type("x" * 2000))
+        slow.transport.resume()
+        await settle(slow, alice)
+
+        assert text_of(*slow.received) == "waits " * 3 + "x" * 2000
+
+
+@in_virtual_time
+async def test_a_client_that_never_asked_gets_everything_when_it_has_to_catch_up() -> None:
+    async with running_node(outbox_bytes_max=1024) as node:
+        (alice,) = await joined(node, 1)
+        editor = Editor(1)
+        alice.edit(editor.type("before "))
+        silent = await Client().connect(node)
+        await settle(alice)
+        await asyncio.sleep(5)
+
+        alice.edit(editor.type("x" * 2000))
+        await turns()
+        silent.read()
+
+        assert text_of(*silent.received) == "before " + "x" * 2000
+
+
+@in_virtual_time
+async def test_a_client_that_was_behind_gets_the_difference_and_not_everything() -> None:
+    async with running_node(outbox_bytes_max=4096) as node:
+        slow, alice = await joined(node, 2)
+        editor = Editor(1)
+        alice.edit(editor.type("known " * 5000))
+        await settle(slow, alice)
+        await asyncio.sleep(2)
+        alice.edit(editor.type("."))
+        await settle(slow, alice)
+        slow.received.clear()
+        slow.transport.block()
+        for _ in range(10):
+            alice.edit(editor.type("new " * 200))
+            await turns(2)
+
+        slow.transport.resume()
+        await settle(slow)
+
+        assert sum(map(len, slow.received)) < 15_000
+        assert slow.replica.state_vector() == alice.replica.state_vector()
+
+
+@in_virtual_time
+async def test_a_client_that_reads_nothing_for_long_is_told_to_come_back_later() -> None:
+    async with running_node(slow_reader_timeout_s=10) as node:
+        slow, alice = await joined(node, 2)
+        slow.transport.block()
+        alice.edit(typed("a")[0])
+
+        await asyncio.sleep(9)
+        early = slow.connection.closing
+        await asyncio.sleep(3)
+
+        assert early is None
+        assert slow.connection.closing == (1013, "too slow a reader")
+        await slow.leave()
+        await alice.leave()
+
+
+@in_virtual_time
+async def test_a_quiet_client_is_sent_something_before_it_thinks_that_the_line_is_dead() -> None:
+    async with running_node() as node:
+        (alice,) = await joined(node, 1)
+        loop = asyncio.get_running_loop()
+        heard_at, longest = loop.time(), 0.0
+
+        for _ in range(600):
+            await asyncio.sleep(0.5)
+            if alice.transport.take():
+                longest, heard_at = max(longest, loop.time() - heard_at), loop.time()
+
+        assert 20 <= longest < 22
+
+
+# ------------------------------------------------------------------------------------------------------- refusing
+
+
+@in_virtual_time
+async def test_a_malformed_update_is_seen_by_nobody() -> None:
+    async with running_node() as node:
+        alice, bob = await joined(node, 2)
+
+        alice.say(encode_update(b"\x01\x01\x01\x00\x00\x00\x00"))
+        await turns()
+
+        assert isinstance(alice.error, MalformedUpdate)
+        assert alice.closed == (4400, "malformed update")
+        assert (bob.transport.frames, bob.closed) == ([], None)
+        await asyncio.sleep(1)
+        assert (await node.store.load("room")).head_seq == 0
+        await alice.leave()
+
+
+@pytest.mark.parametrize(
+    ("frame", "code"),
+    [
+        (b"\x00\x02\x01", 4400),
+        (b"\x00\x00\x02\x01\x01", 4400),
+        (b"\x01\x02\x01\x01", 4400),
+        (b"\x01\x07\x01\x01\x01\x03NaN", 4400),
+        (b"\x03" * 2000, 4400),
+        (b"\x00" * 2000, 1009),
+    ],
+)
+def test_what_is_not_in_the_protocol_closes_the_connection(frame: bytes, code: int) -> None:
+    @in_virtual_time
+    async def run() -> None:
+        async with running_node(message_bytes_max=1024 if code == 1009 else 4096) as node:
+            alice, bob = await joined(node, 2)
+
+            alice.say(frame)
+            await turns()
+
+            assert alice.closed is not None
+            assert alice.closed[0] == code
+            assert bob.closed is None
+            await alice.leave()
+
+    run()
+
+
+@in_virtual_time
+async def test_what_a_frame_said_before_its_error_stands() -> None:
+    async with running_node() as node:
+        alice, bob = await joined(node, 2)
+        update = typed("a")[0]
+
+        alice.say(encode_update(update) + encode_update(b"\x01"))
+        await settle(bob)
+
+        assert isinstance(alice.error, ProtocolError)
+        assert text_of(*bob.received) == "a"
+        await alice.leave()
+
+
+@in_virtual_time
+async def test_too_much_that_waits_is_refused_and_a_complete_sync_helps() -> None:
+    async with running_node(waiting_bytes_max=3000) as node:
+        alice, bob = await joined(node, 2)
+        updates = typed("abcdef")
+        for update in updates:
+            alice.author(update)
+
+        for update in updates[1:]:
+            alice.say(encode_update(update))
+        assert isinstance(alice.error, RoomFull)
+        await settle(alice)
+        assert alice.closed == (1013, "room full")
+        await alice.leave()
+        await alice.connect(node)
+        await settle(alice, bob)
+
+        assert text_of(*bob.received) == "abcdef"
+
+
+@in_virtual_time
+async def test_a_store_that_is_behind_refuses_edits_and_keeps_what_it_took() -> None:
+    async with running_node(unstored_bytes_max=2048, message_bytes_max=1024) as node:
+        alice, bob = await joined(node, 2)
+        node.store.fail("append")
+        editor = Editor(1)
+
+        for _ in range(30):
+            alice.edit(editor.type("x" * 50))
+        await settle(alice, bob)
+        assert alice.closed == (1013, "store behind")
+        accepted = len(bob.received)
+        node.store.recover()
+        await asyncio.sleep(5)
+
+        stored = await stored_updates(node.store, "room")
+        assert stored == bob.received[-len(stored) :]
+        assert 0 < len(stored) <= accepted
+        await alice.leave()
+
+
+# ------------------------------------------------------------------------------------------------------- confirming
+
+
+@in_virtual_time
+async def test_nothing_is_confirmed_before_the_store_committed_it() -> None:
+    async with running_node() as node:
+        (alice,) = await joined(node, 1)
+        node.store.hold("append")
+
+        alice.edit(typed("a")[0])
+        alice.ask_for_confirm(b"t")
+        await asyncio.sleep(60)
+        alice.read()
+        early = list(alice.confirmed)
+        node.store.let_go("append")
+        await asyncio.sleep(1)
+        alice.read()
+
+        assert (early, alice.confirmed) == ([], [b"t"])
+
+
+@in_virtual_time
+async def test_everything_is_confirmed_once_the_store_has_recovered() -> None:
+    async with running_node() as node:
+        alice, bob = await joined(node, 2)
+        node.store.fail("append")
+        editors = {alice: Editor(1), bob: Editor(2)}
+
+        for n in range(50):
+            for client, editor in editors.items():
+                client.edit(editor.type("x"))
+                client.ask_for_confirm(b"%d" % n)
+            await asyncio.sleep(0.1)
+        await settle(alice, bob)
+        early = alice.confirmed + bob.confirmed
+        node.store.recover()
+        await asyncio.sleep(5)
+        await settle(alice, bob)
+
+        assert early == []
+        assert alice.confirmed == bob.confirmed == [b"%d" % n for n in range(50)]
+        assert len(text_of(*await stored_updates(node.store, "room"))) == 100
+
+
+@in_virtual_time
+async def test_a_repeat_of_something_unstored_is_not_confirmed_early() -> None:
+    async with running_node() as node:
+        alice, bob = await joined(node, 2)
+        node.store.hold("append")
+        update = typed("a")[0]
+        alice.edit(update)
+
+        bob.say(encode_update(update))
+        bob.ask_for_confirm(b"t")
+        await asyncio.sleep(5)
+        bob.read()
+        early = list(bob.confirmed)
+        node.store.let_go("append")
+        await asyncio.sleep(1)
+        bob.read()
+
+        assert (early, bob.confirmed) == ([], [b"t"])
+
+
+@in_virtual_time
+async def test_an_update_that_waits_is_confirmed_when_it_is_stored() -> None:
+    async with running_node() as node:
+        (alice,) = await joined(node, 1)
+        _, two = typed("ab")
+
+        alice.say(encode_update(two))
+        alice.ask_for_confirm(b"t")
+        await asyncio.sleep(1)
+        alice.read()
+
+        assert alice.confirmed == [b"t"]
+        assert await stored_updates(node.store, "room") == [two]
+
+
+@in_virtual_time
+async def test_a_client_that_wrote_nothing_is_confirmed_at_once() -> None:
+    async with running_node() as node:
+        (alice,) = await joined(node, 1)
+
+        alice.ask_for_confirm(b"t")
+        await settle(alice)
+
+        assert alice.confirmed == [b"t"]
+
+
+@in_virtual_time
+async def test_a_client_that_does_not_read_gets_its_confirmations_later() -> None:
+    async with running_node(outbox_bytes_max=1024) as node:
+        slow, alice = await joined(node, 2)
+        slow.transport.block()
+        slow.edit(typed("s", client_id=2)[0])
+        slow.ask_for_confirm(b"t")
+        alice.edit(Editor(1).type("x" * 5000))
+        await asyncio.sleep(5)
+
+        slow.transport.resume()
+        await settle(slow)
+
+        assert slow.confirmed == [b"t"]
+        assert slow.replica.state_vector() == document_of(await node.room()).state_vector()
+
+
+# ------------------------------------------------------------------------------------------------------- awareness
+
+
+@in_virtual_time
+async def test_awareness_is_told_to_everyone_also_to_the_sender_and_at_most_every_interval() -> None:
+    async with running_node(awareness_interval_s=0.05) as node:
+        alice, bob = await joined(node, 2)
+
+        for clock in range(1, 101):
+            alice.announce(state(ALICE, clock))
+            await asyncio.sleep(0.005)
+        await asyncio.sleep(0.1)
+        await settle(alice, bob)
+
+        assert alice.visible == bob.visible == {ALICE: b'{"name":"x"}'}
+        assert 8 <= len(bob.told) <= 13
+        assert bob.told[-1] == [state(ALICE, 100)]
+
+
+@in_virtual_time
+async def test_a_user_whose_connection_is_lost_stays_visible_for_the_grace() -> None:
+    async with running_node(awareness_grace_s=5, awareness_leave_s=0.5) as node:
+        alice, bob = await joined(node, 2)
+        alice.announce(state(ALICE, 1))
+        await asyncio.sleep(0.1)
+        await alice.leave(properly=False)
+
+        seen = []
+        for _ in range(2):
+            await asyncio.sleep(4)
+            bob.read()
+            seen.append(bob.visible)
+
+        assert seen == [{ALICE: b'{"name":"x"}'}, {}]
+
+
+@in_virtual_time
+async def test_a_user_who_closes_the_connection_is_gone_soon() -> None:
+    async with running_node(awareness_leave_s=0.5) as node:
+        alice, bob = await joined(node, 2)
+        alice.announce(state(ALICE, 1))
+        await asyncio.sleep(0.1)
+        bob.read()
+
+        await alice.leave(properly=True)
+        await asyncio.sleep(0.6)
+        bob.read()
+
+        assert bob.visible == {}
+
+
+@in_virtual_time
+async def test_a_user_who_is_back_within_the_grace_was_never_gone() -> None:
+    async with running_node() as node:
+        alice, bob = await joined(node, 2)
+        alice.announce(state(ALICE, 3))
+        await asyncio.sleep(0.1)
+        bob.read()
+        bob.told.clear()
+
+        await alice.leave(properly=False)
+        await asyncio.sleep(2)
+        await alice.connect(node)
+        alice.announce(state(ALICE, 3))
+        await asyncio.sleep(10)
+        bob.read()
+
+        assert bob.visible == {ALICE: b'{"name":"x"}'}
+        assert all(one.state != b"null" for states in bob.told for one in states)
+
+
+@in_virtual_time
+async def test_a_user_who_is_back_under_the_same_clock_after_the_removal_is_visible() -> None:
+    async with running_node() as node:
+        alice, bob = await joined(node, 2)
+        alice.announce(state(ALICE, 3))
+        await asyncio.sleep(0.1)
+        await alice.leave(properly=True)
+        await asyncio.sleep(3)
+        bob.read()
+        gone = bob.visible
+
+        await alice.connect(node)
+        alice.announce(state(ALICE, 3))
+        await asyncio.sleep(0.2)
+        bob.read()
+
+        assert (gone, bob.visible) == ({}, {ALICE: b'{"name":"x"}'})
+
+
+@in_virtual_time
+async def test_too_much_awareness_closes_its_sender_only() -> None:
+    async with running_node() as node:
+        alice, bob = await joined(node, 2)
+
+        alice.announce(state(ALICE, 1, b'"' + b"x" * (17 << 10) + b'"'))
+        await settle(alice, bob)
+
+        assert alice.closed == (1009, "message too big")
+        assert bob.closed is None
+        await alice.leave()
+
+
+# ------------------------------------------------------------------------------------------------------- broken
+
+
+class _Failing:
+    """Stands for a document in which pycrdt fails."""
+
+    def __init__(self, document: Document, error: Exception) -> None:
+        self._document, self._error = document, error
+        self.waiting = document.waiting
+
+    def state_vector(self) -> bytes:
+        return self._document.state_vector()
+
+    def apply(self, data: bytes) -> Outcome:
+        raise self._error
+
+    def diff(self, state_vector: bytes) -> bytes:
+        raise self._error
+
+
+@in_virtual_time
+async def test_an_update_that_breaks_the_document_stops_its_sender_and_tells_the_others_to_retry() -> None:
+    async with running_node() as node:
+        alice, bob = await joined(node, 2)
+        room = await node.room()
+        room._document = _Failing(document_of(room), UpdateBreaksDocument("a panic"))  # type: ignore[assignment]
+
+        alice.edit(typed("a")[0])
+        await settle(alice, bob)
+
+        assert room.broken
+        assert (alice.closed, bob.closed) == ((4400, "malformed update"), (1011, "room reloading"))
+        await alice.leave()
+        await bob.leave()
+
+
+@in_virtual_time
+async def test_a_document_that_breaks_without_anybodys_fault_tells_everyone_to_retry() -> None:
+    async with running_node() as node:
+        alice, bob = await joined(node, 2)
+        room = await node.room()
+        room._document = _Failing(document_of(room), DocumentBroken("a panic"))  # type: ignore[assignment]
+
+        alice.ask_for_sync()
+        await settle(alice, bob)
+
+        assert (alice.closed, bob.closed) == ((1011, "room reloading"), (1011, "room reloading"))
+        await alice.leave()
+        await bob.leave()
+
+
+@in_virtual_time
+async def test_an_update_that_waits_for_a_parent_that_is_no_type_does_not_harm_who_brings_it() -> None:
+    """Sixteen bytes once made a room unusable for good: pycrdt fails half-way when the parent arrives."""
+    abc = bytes((1, 1, 1, 0, 4, 1, 4)) + b"text\x03abc\x00"
+    d = bytes((1, 1, 1, 3, 132, 1, 2, 1)) + b"d\x00"
+    hostile = bytes((1, 1, 2, 0, 4, 0, 1, 3, 1)) + b"x\x00"
+    async with running_node() as node:
+        victim, attacker = await joined(node, 2)
+        victim.edit(abc)
+        attacker.say(encode_update(hostile))
+        await settle(victim)
+
+        # Twice: what has to be loaded anew may be, if it helps.
+        for _ in range(2):
+            if victim.connection.closing:
+                await victim.leave()
+                await attacker.leave()
+                await asyncio.sleep(5)
+                await victim.connect(node)
+            victim.say(encode_update(d))
+            await settle(victim)
+        await asyncio.sleep(1)
+
+        assert victim.closed is None
+        assert d in await stored_updates(node.store, "room")
+
+
+@in_virtual_time
+async def test_a_room_that_is_closed_closes_its_clients_and_keeps_quiet() -> None:
+    async with running_node() as node:
+        alice, bob = await joined(node, 2)
+        alice.announce(state(ALICE, 1))
+
+        (await node.room()).close()
+        await asyncio.sleep(1)
+
+        assert (alice.closed, bob.closed) == ((1012, "server restarting"), (1012, "server restarting"))
+        await alice.leave()
+        await bob.leave()

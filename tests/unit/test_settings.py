@@ -1,0 +1,96 @@
+"""The configuration: from the environment, checked as a whole."""
+
+import pytest
+from pydantic import ValidationError
+
+from crdt_sync.settings import PREFIX, InvalidSettings, Settings
+
+
+@pytest.fixture(autouse=True)
+def _nothing_set(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in Settings.model_fields:
+        monkeypatch.delenv(PREFIX + name.upper(), raising=False)
+
+
+def test_the_defaults_are_those_of_the_documents() -> None:
+    settings = Settings.read()
+
+    assert settings.host == "127.0.0.1"
+    assert settings.journal_interval_s == 0.2
+    assert settings.checkpoint_interval_s == 5.0
+    assert settings.awareness_interval_s == 0.05
+    assert settings.awareness_client_bytes_max == 16 << 10
+    assert settings.awareness_room_bytes_max == 1 << 20
+
+
+def test_the_environment_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CRDT_SYNC_PORT", "4321")
+    monkeypatch.setenv("CRDT_SYNC_ROOM_IDLE_S", "1.5")
+
+    settings = Settings.read()
+
+    assert (settings.port, settings.room_idle_s) == (4321, 1.5)
+
+
+def test_options_go_before_the_environment_unless_they_are_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CRDT_SYNC_PORT", "4321")
+    monkeypatch.setenv("CRDT_SYNC_HOST", "::1")
+
+    settings = Settings.read(port=1, host=None)
+
+    assert (settings.port, settings.host) == (1, "::1")
+
+
+def test_every_problem_is_reported_together_and_by_the_name_to_change(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CRDT_SYNC_PORT", "eighty")
+    monkeypatch.setenv("CRDT_SYNC_LOG_LEVEL", "LOUD")
+    monkeypatch.setenv("CRDT_SYNC_KEEP_ALIVE_INTERVAL_S", "30")
+
+    with pytest.raises(InvalidSettings) as problem:
+        Settings.read()
+
+    lines = str(problem.value).splitlines()
+    assert [line.split("=")[0] for line in lines] == [
+        "CRDT_SYNC_PORT",
+        "CRDT_SYNC_LOG_LEVEL",
+        "CRDT_SYNC_KEEP_ALIVE_INTERVAL_S",
+    ]
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"port": -1},
+        {"port": 65536},
+        {"journal_interval_s": -0.1},
+        {"journal_interval_s": float("nan")},
+        {"checkpoint_interval_s": 0},
+        {"room_idle_s": -1},
+        {"open_timeout_s": 0},
+        {"shutdown_timeout_s": 0},
+        {"slow_reader_timeout_s": 0},
+        {"message_bytes_max": 0},
+        {"outbox_bytes_max": 0},
+        {"waiting_bytes_max": -5},
+        {"unstored_bytes_max": 0},
+        {"prot": 1},
+    ],
+)
+def test_what_can_not_work_is_refused(options: dict[str, object]) -> None:
+    with pytest.raises(InvalidSettings):
+        Settings.read(**options)
+
+
+def test_a_message_that_may_be_sent_may_also_be_stored() -> None:
+    # Otherwise every edit of that size would be refused with "try again later", for ever.
+    with pytest.raises(InvalidSettings):
+        Settings.read(message_bytes_max=16 << 20, unstored_bytes_max=1 << 20)
+
+
+def test_settings_do_not_change() -> None:
+    with pytest.raises(ValidationError):
+        Settings.read().port = 1
+
+
+def test_every_setting_says_what_it_is_for() -> None:
+    assert [name for name, field in Settings.model_fields.items() if not field.description] == []
