@@ -11,6 +11,7 @@ they are asked for, so a client that asks often and reads never holds no more me
 
 import asyncio
 import itertools
+import logging
 from collections import deque
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
@@ -23,6 +24,8 @@ from .protocol import encode_confirm
 CONFIRMS_MAX = 4096
 
 CLOSE_TIMEOUT_S = 5.0
+
+log = logging.getLogger("crdt_sync.connection")
 
 _ids = itertools.count(1)
 
@@ -195,6 +198,11 @@ class Connection:
                     frame = self._next(catch_up)
                 except SyncError as error:
                     self.close(error.close_code, error.reason)
+                    continue
+                except Exception:
+                    # A bug. Without its writer the client would wait for ever.
+                    log.exception("catch_up_failed", extra={"connection": self.id})
+                    self.close(SyncError.close_code, SyncError.reason)
                     continue
                 if frame is None:
                     self._sending = False

@@ -50,11 +50,7 @@ def room_name(scope: Scope) -> str:
 
 
 class SyncEndpoint:
-    """The ASGI application for WebSockets.
-
-    Args:
-        rooms: A function, since the rooms come into being with the application's lifespan.
-    """
+    """The ASGI application for WebSockets. Finds the rooms in `app.state`, where the lifespan puts them."""
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings

@@ -238,6 +238,20 @@ async def test_a_room_that_breaks_while_it_answers_closes_the_client() -> None:
 
 
 @in_virtual_time
+async def test_a_bug_in_making_an_answer_closes_the_client_rather_than_leaving_it_without_a_writer() -> None:
+    def fail(connection: Connection) -> Iterator[bytes]:
+        raise ZeroDivisionError
+
+    transport = FakeTransport()
+    connection = Connection(transport, outbox_bytes_max=100, now=0)
+    connection.answer_sync(b"\0")
+
+    await connection.run(fail)
+
+    assert transport.closed == (1011, "internal error")
+
+
+@in_virtual_time
 async def test_a_client_that_takes_nothing_for_long_is_closed() -> None:
     line = Line(window=0)
     loop = asyncio.get_running_loop()
