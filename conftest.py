@@ -1,6 +1,7 @@
 """What holds for `tests/` and `property_tests/` alike.
 
-Trials marked `long` run only when asked for (`--long`, or `-m long`). Tests marked `waits` are started first.
+Trials marked `long` run only when asked for (`--long`, or `-m long`). Tests marked `waits` are started first, then the
+other trials.
 """
 
 import pytest
@@ -16,7 +17,8 @@ def pytest_configure(config: pytest.Config) -> None:
 
 @pytest.hookimpl(trylast=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    items.sort(key=lambda item: item.get_closest_marker("waits") is None)
+    # What takes long first, or one worker is left alone with it in the end.
+    items.sort(key=lambda item: (item.get_closest_marker("waits") is None, "trials" not in item.path.parts))
     if config.getoption("--long") or "long" in config.option.markexpr:
         return
     long = [item for item in items if item.get_closest_marker("long")]

@@ -12,7 +12,7 @@ a state is asked for, it does to the bytes what Yjs does to the strings and load
 
 from array import array
 from bisect import bisect_left
-from collections.abc import Collection
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from enum import Enum
 from hashlib import sha256
@@ -24,7 +24,7 @@ from .errors import DocumentBroken, MalformedUpdate, MisplacedUpdate, ProtocolEr
 from .ranges import Ranges
 from .standins import for_pycrdt, from_pycrdt
 from .tree import Gone, Tree
-from .update import Update, read_state_vector, read_update, write_state_vector
+from .update import Update, read_state_vector, read_update, write_deletes, write_state_vector
 from .waiting import Waiting
 
 WAITING_BYTES_MAX = 1 << 20
@@ -71,10 +71,13 @@ class Document:
         self._harmful = frozenset(harmful)
         self._doc: pycrdt.Doc[Any] = pycrdt.Doc()
         self.released: list[bytes] = []
-        """The updates that no longer wait since the last `apply`, in the order in which they were integrated."""
+        """What the last `apply` integrated beside its own update: updates that no longer wait, in that order, or the
+        deletes of one that has to."""
         self._clocks: dict[int, int] = {}
         self._deleted: dict[int, Ranges] = {}
         self._waiting = Waiting(waiting_bytes_max)
+        # Client -> what waiting updates delete of it that isn't there yet.
+        self._to_delete: dict[int, list[tuple[int, int]]] = {}
         # Client -> ascending clocks of the low halves of surrogate pairs that no item boundary cuts.
         self._pairs: dict[int, array[int]] = {}
         self._tree = Tree()
@@ -100,13 +103,14 @@ class Document:
             return Outcome.REPEAT
         if self._harmful and digest(data) in self._harmful:
             raise MalformedUpdate("it broke this document before")
-        clocks = self._clocks
-        for client, clock in update.needs.items():
-            if clocks.get(client, 0) < clock:
-                _check_readable(data, update)
-                self._waiting.add(data, update, clocks)
-                return Outcome.WAITING
+        ready = self._is_ready(update)
+        if not ready:
+            _check_readable(data, update)
+            self._waiting.add(data, update, self._clocks)
         try:
+            if not ready:
+                self._delete_early(update.deletes)
+                return Outcome.WAITING
             self._integrate(data, update)
         except UpdateBreaksDocument as error:
             error.culprit = data
@@ -130,7 +134,7 @@ class Document:
 
     @property
     def waiting(self) -> tuple[bytes, ...]:
-        """The updates held back, as received, oldest first."""
+        """The updates held back, as received, oldest first. To be stored, but shown to nobody before `released`."""
         return tuple(self._waiting)
 
     def bound_waiting(self, bytes_max: int) -> None:
@@ -145,8 +149,6 @@ class Document:
 
     def diff(self, state_vector: bytes) -> bytes:
         """Return one update with everything integrated that a peer at `state_vector` lacks, all deletes included.
-
-        The peer also needs `waiting`, as updates of their own.
 
         Raises:
             ProtocolError: Not a state vector.
@@ -176,6 +178,27 @@ class Document:
             raise DocumentBroken("pycrdt's state vector isn't that of the updates it was given")
         deleted = {client: ranges.copy() for client, ranges in self._deleted.items()}
         return State(self._encode(b"\x00"), self.waiting, state_vector, deleted)
+
+    def _is_ready(self, update: Update) -> bool:
+        clocks = self._clocks
+        return all(clocks.get(client, 0) >= clock for client, clock in update.needs.items())
+
+    def _delete_early(self, deletes: Mapping[int, Iterable[tuple[int, int]]]) -> None:
+        """Delete what is there already, and the rest when it comes, as Yjs does while an update's items wait."""
+        there: dict[int, Ranges] = {}
+        for client, ranges in deletes.items():
+            clock = self._clocks.get(client, 0)
+            for start, end in ranges:
+                if start < clock:
+                    there.setdefault(client, Ranges()).add(start, min(end, clock))
+                if end > clock:
+                    self._to_delete.setdefault(client, []).append((max(start, clock), end))
+        if there:
+            data = write_deletes({client: list(ranges) for client, ranges in there.items()})
+            update = read_update(data)
+            if not self._knows(update):
+                self._integrate(data, update)
+                self.released.append(data)
 
     def _knows(self, update: Update) -> bool:
         clocks = self._clocks
@@ -232,7 +255,10 @@ class Document:
     def _release(self, advanced: list[int]) -> None:
         """Integrate what waited for the clients in `advanced`, and what waited for that."""
         while advanced:
-            for data, update in self._waiting.release(advanced.pop(), self._clocks):
+            client = advanced.pop()
+            if client in self._to_delete:
+                self._delete_early({client: self._to_delete.pop(client)})
+            for data, update in self._waiting.release(client, self._clocks):
                 if self._knows(update):
                     continue
                 try:

@@ -157,16 +157,12 @@ class Room:
         self._ticket = self._journal.add(self, update)
         self._accepted += 1
         self.dirty = True
-        frame = encode_update(update)
-        for connection in self.connections:
-            if connection is not sender:
-                connection.relay(frame)
-        # Again: both Yjs and pycrdt may leave an update pending for good that came before what it builds on. Once that
-        # is there, a repeat brings it in.
+        # What waits is shown to nobody before it is released. Whether others could load it isn't known before, they
+        # couldn't show it either, and both Yjs and pycrdt may leave it pending for good if it comes too early.
+        if outcome is Outcome.NEW:
+            self._relay(update, sender)
         for released in self._document.released:
-            frame = encode_update(released)
-            for connection in self.connections:
-                connection.relay(frame)
+            self._relay(released, None)
         return outcome
 
     def stored(self, seq: int, count: int) -> None:
@@ -233,8 +229,6 @@ class Room:
                 # The step 1 with which it was greeted may have been dropped.
                 yield encode_step_1(self._document.state_vector())
             yield encode_step_2(difference) if connection.asked else encode_update(difference)
-            for update in self._document.waiting:
-                yield encode_update(update)
         # Who was behind hasn't heard who left.
         everyone = self._awareness.everyone(and_gone=connection.behind)
         if everyone is not None:
@@ -256,6 +250,12 @@ class Room:
         for timer in (self._awareness_timer, self._expiry_timer):
             if timer is not None:
                 timer.cancel()
+
+    def _relay(self, update: bytes, sender: Connection | None) -> None:
+        frame = encode_update(update)
+        for connection in self.connections:
+            if connection is not sender:
+                connection.relay(frame)
 
     def _receive(self, connection: Connection, message: Message) -> None:
         match message:

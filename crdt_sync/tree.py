@@ -136,12 +136,9 @@ class Tree:
                     ranges_ = update.deletes.get(client, ())
                     if not any(start <= clock and end <= stop for start, stop in ranges_):
                         raise MisplacedUpdate(f"the values {client}:{clock} to {end} of one key are one item")
-                if clock < known:
-                    before = self._at(grown, client, known - 1)
-                    if GONE in (before, where):
-                        where = GONE
-                    elif before != where:
-                        raise MisplacedUpdate(f"{client}:{clock} goes on beyond {known} where something else stands")
+                if clock < known and where not in (GONE, self._at(grown, client, known - 1)):
+                    # Yjs looks for its neighbours at the item before, and throws if that is collected.
+                    raise MisplacedUpdate(f"{client}:{clock} goes on beyond {known} where something else stands")
                 if where == GONE and ref != GC:
                     grown.gone.setdefault(client, {})[clock] = end - clock
                 runs = grown.runs.get(client)

@@ -485,6 +485,15 @@ def _read(data: bytes) -> Update:
 # State vectors.
 
 
+def write_deletes(deletes: Mapping[int, list[tuple[int, int]]]) -> bytes:
+    """Write an update that deletes ranges `[start, end)`, by client, and nothing else."""
+    out = [b"\0", write_var_uint(len(deletes))]
+    for client in sorted(deletes, reverse=True):
+        out += [write_var_uint(client), write_var_uint(len(deletes[client]))]
+        out += [write_var_uint(start) + write_var_uint(end - start) for start, end in deletes[client]]
+    return b"".join(out)
+
+
 def read_state_vector(data: bytes) -> dict[int, int]:
     """Read a state vector: which clock of each client is expected next.
 

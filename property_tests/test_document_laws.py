@@ -91,8 +91,10 @@ def test_whatever_the_order_and_repetition_the_document_is_what_real_yjs_makes_o
             assert is_sound(state)
             half_way = yjs.apply([state.update, *state.waiting], roots(history))
             if not window or "odd" not in FLAVOURS[seed % len(FLAVOURS)]:
-                # Real Yjs itself loses lone surrogates in JSON when it merges what is pending.
-                expect_same(half_way, yjs.apply(updates[: index + 1], roots(history)), f"after {index + 1} updates")
+                # Merged, since Yjs may leave an update pending for good that came before what it builds on. Merging
+                # in turn loses lone surrogates in JSON.
+                arrived = yjs.apply([yjs.merge(updates[: index + 1])], roots(history))
+                expect_same(half_way, arrived, f"after {index + 1} updates")
 
     assert document.waiting == ()
     state = document.state()

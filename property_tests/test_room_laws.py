@@ -372,7 +372,7 @@ def test_the_scripts_had_the_events_that_they_are_there_for(oracle: Oracle) -> N
     """Runs its own, so that it depends on no other test."""
     SEEN.clear()
 
-    for seed in range(40):
+    for seed in range(100):
         store = MemoryStore()
         run_virtually(Trial(oracle.history(seed % 8), random.Random(seed), store).run(120))
 

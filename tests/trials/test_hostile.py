@@ -55,9 +55,6 @@ async def test_a_reproducer_is_refused_or_harmless(path: Path, tmp_path: Path, y
         await server.restart()
         async with Editor(server.url, "trip-1") as newcomer:
             await asyncio.wait_for(newcomer.synced.wait(), 10)
-            # Updates that wait follow the step 2; the confirmation follows them.
-            last = await newcomer.edit()
-            await newcomer.until(lambda: last in newcomer.confirmed)
             assert {first, second} <= newcomer.edits()
             received = list(newcomer.received)
         assert server.errors() == []
@@ -68,19 +65,28 @@ async def test_a_reproducer_is_refused_or_harmless(path: Path, tmp_path: Path, y
         expected, got = yjs.apply([yjs.merge(payloads)]), yjs.apply(received)
         assert expected.content == {root: got.content[root] for root in expected.content}
         assert expected.state_vector.items() <= got.state_vector.items()
-        assert expected.pending == got.pending
+        # What waits for something is kept, though shown to nobody.
+        assert expected.pending == yjs.apply(stored_updates(server.database_path, "trip-1")).pending
     else:
         assert outcome in (4400, "taken")
-    loaded = yjs.apply(stored_updates(server.database_path, "trip-1"))
+    loaded = yjs.apply(stored_updates(server.database_path, "trip-1", waiting=False))
     assert loaded.error is None
 
 
-@pytest.mark.parametrize("count", [20_000, pytest.param(200_000, marks=[pytest.mark.long, pytest.mark.timeout(7200)])])
-@pytest.mark.timeout(280)
+@pytest.mark.parametrize(
+    "count",
+    [
+        pytest.param(20_000, marks=pytest.mark.timeout(280)),
+        pytest.param(200_000, marks=[pytest.mark.long, pytest.mark.timeout(7200)]),
+    ],
+)
 async def test_fuzzed_updates_are_refused_or_harmless(count: int, tmp_path: Path, yjs: Yjs) -> None:
     per_room = 100
     rooms = count // per_room
-    async with ServerProcess(tmp_path, env={"CRDT_SYNC_LOG_LEVEL": "ERROR", "CRDT_SYNC_ROOM_IDLE_S": "1"}) as server:
+    async with ServerProcess(
+        tmp_path,
+        env={"CRDT_SYNC_LOG_LEVEL": "ERROR", "CRDT_SYNC_ROOM_IDLE_S": "1", "CRDT_SYNC_JOURNAL_INTERVAL_S": "0"},
+    ) as server:
         async with Editor(server.url, "quiet") as quiet:
             attacks = asyncio.Queue[int]()
             for seed in range(rooms):
@@ -98,7 +104,8 @@ async def test_fuzzed_updates_are_refused_or_harmless(count: int, tmp_path: Path
         await server.restart()
         assert server.errors() == []
         for seed in range(rooms):
-            loaded = yjs.apply(stored_updates(server.database_path, f"room-{seed}"))
+            # The graceful stop has compacted everything; what waits beside the state was never checked, nor shown.
+            loaded = yjs.apply(stored_updates(server.database_path, f"room-{seed}", waiting=False))
             assert loaded.error is None, f"seed {seed}"
     # Some must get through, or the fuzzer only knocks at the door.
     assert accepted > count / 20

@@ -14,8 +14,9 @@ import pytest
 
 from crdt_sync.document import DEFERRED_BYTES_MAX, Document, Outcome, State, digest, is_sound
 from crdt_sync.errors import DocumentBroken, MalformedUpdate, ProtocolError, RoomFull, SyncError, UpdateBreaksDocument
-from crdt_sync.update import read_state_vector, write_state_vector
+from crdt_sync.update import read_state_vector, read_update, write_state_vector
 from crdt_sync.waiting import ENTRY_BYTES
+from tests.support import grammar
 from tests.support.fakes import Editor, text_of, typed
 from tests.support.yjs import Loaded, Yjs
 
@@ -683,3 +684,22 @@ def test_a_state_that_waits_for_something_is_not_sound() -> None:
     assert not is_sound(State(two, (), b"\x00", {}))
     assert not is_sound(State(two, (), write_state_vector({1: 2}), {}))
     assert not is_sound(State(large.type("x" * (2 << 20)), (), write_state_vector({1: (2 << 20) + 1}), {}))
+
+
+def test_an_update_that_has_to_wait_deletes_at_once_what_is_there_as_in_yjs(yjs: Yjs) -> None:
+    document = Document()
+    first = text_update("abc")
+    struct = grammar.item(4, b"\1" + grammar.var_bytes(b"text"), grammar.var_bytes(b"x"))
+    later = grammar.update(grammar.block(2, 5, struct), deletes=grammar.deletes((1, [(1, 5)])))
+    document.apply(first)
+
+    outcome = document.apply(later)
+
+    assert outcome is Outcome.WAITING
+    assert document.waiting == (later,)
+    assert [read_update(one).deletes for one in document.released] == [{1: [(1, 3)]}]
+    assert yjs.apply([document.state().update]).content == yjs.apply([first, later]).content
+    more = text_update("de", clock=3)
+    document.apply(more)
+    assert [read_update(one).deletes for one in document.released] == [{1: [(3, 5)]}]
+    assert yjs.apply([document.state().update]).content == yjs.apply([first, later, more]).content

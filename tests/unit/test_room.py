@@ -58,7 +58,7 @@ async def test_a_newcomer_hears_at_once_what_the_room_has_and_who_is_here() -> N
 
 
 @in_virtual_time
-async def test_a_newcomer_that_asks_gets_everything_and_what_waits() -> None:
+async def test_what_waits_is_shown_to_nobody_before_it_is_released() -> None:
     async with running_node() as node:
         one, two, three, four = typed("abcd")
         (alice,) = await joined(node, 1)
@@ -68,9 +68,11 @@ async def test_a_newcomer_that_asks_gets_everything_and_what_waits() -> None:
         (bob,) = await joined(node, 1)
 
         assert bob.synced
-        assert bob.replica.waiting == (four,)
+        assert text_of(*bob.received) == "ab"
+        assert bob.replica.waiting == ()
         alice.say(encode_update(three))
         await settle(bob)
+        assert bob.received[-2:] == [three, four]
         assert text_of(*bob.received) == "abcd"
 
 

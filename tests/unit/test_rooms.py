@@ -208,7 +208,7 @@ async def test_what_waited_when_the_room_was_stored_waits_again_even_beyond_the_
 
         again = await connected(small)
 
-        assert again.replica.waiting == tuple(updates[1:])
+        assert document_of(again.room).waiting == tuple(updates[1:])
         again.edit(updates[0])
         await settle(again)
         assert text_of(*again.received) == "abcdef"
