@@ -96,7 +96,7 @@ def _listen(settings: Settings) -> socket.socket:
         return socket.create_server((settings.host, settings.port), family=family)
     except OSError as error:
         raise CannotServe(
-            f"Can't listen on {settings.host} port {settings.port}: {error.strerror}. "
+            f"Can't listen on {settings.host} port {settings.port}: {os.strerror(error.errno or 0)}. "
             "Choose another with --host and --port (--port 0 takes a free one)."
         ) from error
 

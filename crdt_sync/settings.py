@@ -1,5 +1,8 @@
 """The configuration: read once from `CRDT_SYNC_*`, checked as a whole, every problem reported together."""
 
+import os
+from difflib import get_close_matches
+
 from pydantic import Field, ValidationError, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
@@ -103,13 +106,27 @@ class Settings(BaseSettings):
             InvalidSettings: With one line for every problem.
         """
         given = {name: value for name, value in options.items() if value is not None}
+        lines = [_unknown(name) for name in sorted(os.environ) if _field(name) not in (None, *cls.model_fields)]
         try:
-            return cls(**given)  # type: ignore[arg-type]
+            settings = cls(**given)  # type: ignore[arg-type]
         except ValidationError as error:
-            lines = []
             for problem in error.errors():
                 name = "_".join(str(part) for part in problem["loc"])
                 lines.append(
                     f"{PREFIX}{name.upper()}={problem['input']!r}: {problem['msg']}" if name else problem["msg"]
                 )
             raise InvalidSettings("\n".join(lines)) from error
+        if lines:
+            raise InvalidSettings("\n".join(lines))
+        return settings
+
+
+def _field(variable: str) -> str | None:
+    """The setting that an environment variable names; None if it isn't about us."""
+    return variable.removeprefix(PREFIX).lower() if variable.startswith(PREFIX) else None
+
+
+def _unknown(variable: str) -> str:
+    # Refused, not ignored: who sets a token's secret for a server that knows no tokens would believe it guarded.
+    close = get_close_matches(variable, [PREFIX + name.upper() for name in Settings.model_fields], 1, 0.8)
+    return f"{variable}: there is no such setting" + (f"; did you mean {close[0]}?" if close else "")

@@ -94,3 +94,15 @@ def test_settings_do_not_change() -> None:
 
 def test_every_setting_says_what_it_is_for() -> None:
     assert [name for name, field in Settings.model_fields.items() if not field.description] == []
+
+
+def test_a_variable_that_is_no_setting_is_refused_with_the_one_that_was_meant(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CRDT_SYNC_DATABASE_ULR", "memory://")
+    monkeypatch.setenv("CRDT_SYNC_PORT", "x")
+
+    with pytest.raises(InvalidSettings) as problem:
+        Settings.read()
+
+    first, second = str(problem.value).splitlines()
+    assert first == "CRDT_SYNC_DATABASE_ULR: there is no such setting; did you mean CRDT_SYNC_DATABASE_URL?"
+    assert second.startswith("CRDT_SYNC_PORT='x'")
