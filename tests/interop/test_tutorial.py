@@ -15,7 +15,9 @@ async def test_two_clients_edit_together_hear_what_is_saved_and_find_it_after_a_
 ) -> None:
     lesson = (ROOT / "docs/tutorial/first-steps.md").read_text()
     blocks = re.findall(r"```js\n(.*?)```", lesson, re.DOTALL)
-    script = "".join(blocks).replace("ws://127.0.0.1:1234", server.url)
+    script = (ROOT / "examples/node-client/client.mjs").read_text()
+    assert script == "\n".join(blocks), "the example is what the lesson arrives at"
+    script = script.replace("ws://127.0.0.1:1234", server.url)
     assert script.count(server.url) == 1
     (tmp_path / "client.mjs").write_text(script)
     (tmp_path / "node_modules").symlink_to(ROOT / "tests/node/node_modules")
