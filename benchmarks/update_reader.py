@@ -5,6 +5,7 @@ Prints microseconds, the best of several rounds, both columns measured in turns 
 
 from __future__ import annotations
 
+import tracemalloc
 from collections.abc import Callable
 from functools import partial
 from time import perf_counter
@@ -85,6 +86,11 @@ def main() -> None:
         ("back, 10,000 plain structs", partial(from_pycrdt, plain), 300),
     ):
         print(f"{name:<37}{min(clock_once(work, repeats) for _ in range(ROUNDS)):>11.2f}")
+
+    tracemalloc.start()
+    read_update(plain)
+    _, peak = tracemalloc.get_traced_memory()
+    print(f"\nmemory to read 10,000 structs, in bytes per byte: {peak / len(plain):.0f}")
 
 
 if __name__ == "__main__":

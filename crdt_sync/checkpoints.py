@@ -23,7 +23,7 @@ from .room import Capture, Room
 
 log = logging.getLogger("crdt_sync.checkpoints")
 
-# Loading a state of this size takes about 2 ms, whatever is in it (see benchmarks/update_reader.py).
+# Loading a state of this size takes a few milliseconds at most, whatever is in it (see benchmarks/update_reader.py).
 PROVE_INLINE_BYTES_MAX = 16 << 10
 # What one transaction carries at most, beside the state that exceeds it.
 BATCH_BYTES = 8 << 20

@@ -77,7 +77,7 @@ class Document:
         self._deleted: dict[int, Ranges] = {}
         self._waiting = Waiting(waiting_bytes_max)
         # Client -> what waiting updates delete of it that isn't there yet.
-        self._to_delete: dict[int, list[tuple[int, int]]] = {}
+        self._to_delete: dict[int, Ranges] = {}
         # Client -> ascending clocks of the low halves of surrogate pairs that no item boundary cuts.
         self._pairs: dict[int, array[int]] = {}
         self._tree = Tree()
@@ -192,7 +192,7 @@ class Document:
                 if start < clock:
                     there.setdefault(client, Ranges()).add(start, min(end, clock))
                 if end > clock:
-                    self._to_delete.setdefault(client, []).append((max(start, clock), end))
+                    self._to_delete.setdefault(client, Ranges()).add(max(start, clock), end)
         if there:
             data = write_deletes({client: list(ranges) for client, ranges in there.items()})
             update = read_update(data)
@@ -258,7 +258,8 @@ class Document:
             client = advanced.pop()
             if client in self._to_delete:
                 self._delete_early({client: self._to_delete.pop(client)})
-            for data, update in self._waiting.release(client, self._clocks):
+            for data in self._waiting.release(client, self._clocks):
+                update = read_update(data)
                 if self._knows(update):
                     continue
                 try:

@@ -16,7 +16,7 @@ def needing(**clocks: int) -> Update:
 
 
 def released(waiting: Waiting, client: int, clocks: dict[int, int]) -> list[bytes]:
-    return [data for data, _ in waiting.release(client, clocks)]
+    return list(waiting.release(client, clocks))
 
 
 def test_an_update_is_released_when_the_clock_it_needs_is_reached() -> None:
