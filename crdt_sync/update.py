@@ -158,7 +158,7 @@ def _read_keystroke(data: bytes) -> Update | None:
     else:
         origin = _number(left_raw)
         right = _number(right_raw)
-        if right >= clock or right == origin:
+        if right >= clock:
             return None
         boundaries = [(client, origin + 1), (client, right)]
         structs = {client: [(clock, STRING, client, origin, client, right, None)]}
@@ -285,8 +285,6 @@ def _read(data: bytes) -> Update:
                             foreign[other_client] = other_clock
                         links.setdefault(client, []).append((clock, other_client, other_clock))
                     cut((other_client, other_clock))
-                    if other_clock == base_clock and other_client == base_client:
-                        refuse(f"the struct at clock {clock} is left and right of the same item", pos)
                 record((clock, ref, base_client, base_clock, other_client, other_clock, None))
             else:
                 parent_info = data[pos]

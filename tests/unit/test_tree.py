@@ -139,3 +139,13 @@ def test_places_are_known_after_loading_a_compacted_state() -> None:
     with pytest.raises(MisplacedUpdate):
         document.apply(update(block(3, 0, item(196, ref(2, 3), ref(2, 12), X))))
     assert document.apply(update(block(3, 0, item(196, ref(2, 3), ref(2, 4), X)))) is Outcome.NEW
+
+
+def test_an_item_left_and_right_of_the_same_neighbour_is_taken_as_real_yjs_writes_it(yjs: Yjs) -> None:
+    # Seen in one of 1,868 histories, with XML elements.
+    document = founded()
+    log = [FOUNDATION, update(block(3, 0, item(199, ref(1, 1), ref(1, 1), b"\3" + var_bytes(b"p"))))]
+
+    assert document.apply(log[1]) is Outcome.NEW
+
+    assert yjs.apply([document.state().update]).content == yjs.apply(log).content
