@@ -61,18 +61,20 @@ async def test_a_newcomer_hears_at_once_what_the_room_has_and_who_is_here() -> N
 async def test_what_waits_is_shown_to_nobody_before_it_is_released() -> None:
     async with running_node() as node:
         one, two, three, four = typed("abcd")
-        (alice,) = await joined(node, 1)
+        (alice, cy) = await joined(node, 2)
         for update in (one, two, four):
             alice.say(encode_update(update))
 
         (bob,) = await joined(node, 1)
 
+        await settle(cy)
+        assert cy.received[-2:] == [one, two]
         assert bob.synced
         assert text_of(*bob.received) == "ab"
         assert bob.replica.waiting == ()
         alice.say(encode_update(three))
-        await settle(bob)
-        assert bob.received[-2:] == [three, four]
+        await settle(bob, cy)
+        assert bob.received[-2:] == cy.received[-2:] == [three, four]
         assert text_of(*bob.received) == "abcd"
 
 
