@@ -1,4 +1,7 @@
-"""What tests of the running server need. Where Node is missing they fail, and say so: interop isn't optional."""
+"""What tests of the running server need. Where Node is missing they fail, and say so: interop isn't optional.
+
+Databases are the test run's own. Where one can't be had its tests are skipped, in CI they fail; see `require`.
+"""
 
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
@@ -7,7 +10,11 @@ import pytest
 import pytest_asyncio
 
 from .support.clients import NodeClients, NodeProcess
+from .support.pgbouncer import PgBouncer
+from .support.postgres import PostgresServer
+from .support.redis import RedisServer
 from .support.server import ServerProcess
+from .support.services import require
 from .support.yjs import Yjs
 
 
@@ -26,10 +33,16 @@ def yjs() -> Iterator[Yjs]:
         yield oracle
 
 
+@pytest.fixture
+def database_url(tmp_path: Path) -> str:
+    """Where the `server` of a test keeps documents. Overridden where tests run on other databases too."""
+    return f"sqlite:///{tmp_path / 'documents.db'}"
+
+
 @pytest_asyncio.fixture
-async def server(tmp_path: Path) -> AsyncIterator[ServerProcess]:
+async def server(tmp_path: Path, database_url: str) -> AsyncIterator[ServerProcess]:
     """A running server with a database of its own. It has to stop gracefully, and to have logged no error."""
-    async with ServerProcess(tmp_path) as process:
+    async with ServerProcess(tmp_path, database_url=database_url) as process:
         yield process
     assert process.errors() == []
 
@@ -40,3 +53,38 @@ async def clients(node: NodeProcess) -> AsyncIterator[NodeClients]:
     made = NodeClients(node)
     yield made
     await made.close()
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[PostgresServer]:
+    """The PostgreSQL of this xdist worker, shared by its tests. One that wants to stop or freeze a server makes its own."""
+    with require(PostgresServer) as server:
+        yield server
+
+
+@pytest.fixture
+def postgres_url(postgres: PostgresServer) -> Iterator[str]:
+    """A fresh, empty database."""
+    url = postgres.create_database()
+    yield url
+    postgres.drop_database(url)
+
+
+@pytest.fixture(scope="session")
+def pgbouncer(postgres: PostgresServer) -> Iterator[PgBouncer]:
+    """A pooler in transaction mode in front of `postgres`, with three connections for each database."""
+    with require(lambda: PgBouncer(postgres)) as pooler:
+        yield pooler
+
+
+@pytest.fixture
+def pgbouncer_url(pgbouncer: PgBouncer, postgres_url: str) -> str:
+    """A fresh, empty database, by way of the pooler."""
+    return pgbouncer.url(postgres_url)
+
+
+@pytest.fixture(scope="session")
+def redis() -> Iterator[RedisServer]:
+    """The Redis of this xdist worker, shared by its tests. One that wants to stop or freeze a server makes its own."""
+    with require(RedisServer) as server:
+        yield server
