@@ -15,7 +15,7 @@ import threading
 from collections.abc import Sequence
 from concurrent.futures import BrokenExecutor, ProcessPoolExecutor
 
-from persistence import Snapshot, Store, StoreError
+from persistence import Snapshot, Store, StoreCorrupt, StoreError
 
 from .document import State, is_sound
 from .journal import Journal
@@ -74,11 +74,13 @@ class Checkpoints:
         """Store the batch and empty it, if the store takes it."""
         sound = [(room, capture) for room, capture in batch if await self._prove(room, capture.state)]
         try:
+            left: frozenset[str] = frozenset()
             if sound:
                 stored = asyncio.Event()
                 self._journal.when_stored(max(capture.ticket for _, capture in sound), stored.set)
                 await stored.wait()
-                await self._store.checkpoint([_snapshot(room, capture) for room, capture in sound])
+                # With seq 0, nothing in it has come before other nodes' updates that it lacks.
+                left = await self._store_all([(room, capture) for room, capture in sound if capture.seq])
         except StoreError as error:
             if not self._failing:
                 self._failing = True
@@ -88,7 +90,22 @@ class Checkpoints:
         if self._failing:
             self._failing = False
             log.warning("checkpoints_recovered")
-        _finish(batch, written=True)
+        for room, capture in batch:
+            room.captured(written=capture.whole and room.name not in left)
+        batch.clear()
+
+    async def _store_all(self, captures: list[tuple[Room, Capture]]) -> frozenset[str]:
+        """Store snapshots; return the rooms for which another node is doing it."""
+        try:
+            return await self._store.checkpoint([_snapshot(room, capture) for room, capture in captures])
+        except StoreCorrupt as error:
+            # One document's trouble. The others' snapshots are stored without it.
+            if len(captures) > 1:
+                return frozenset().union(*[await self._store_all([one]) for one in captures])
+            room = captures[0][0]
+            room.compactable = False
+            log.error("snapshot_refused", extra={"room": room.name, "error": str(error)})
+            return frozenset({room.name})
 
     async def _prove(self, room: Room, state: State) -> bool:
         """Whether the state may replace the log. If not, the log stays as it is and nothing is lost but space."""
@@ -131,7 +148,6 @@ def _finish(batch: list[tuple[Room, Capture]], *, written: bool) -> None:
 
 
 def _snapshot(room: Room, capture: Capture) -> Snapshot:
-    assert capture.seq is not None, "its last update is stored"
     state = capture.state
     return Snapshot(
         document=room.name,

@@ -119,18 +119,19 @@ class Document:
             self._release(list(update.ends))
         return Outcome.NEW
 
-    def restore(self, data: bytes) -> None:
+    def restore(self, data: bytes) -> Outcome:
         """Take in an update that was accepted once. Like `apply`, but it isn't refused for what it does.
 
         One that is harmful or misplaced stays among those that are `waiting`, for ever: real Yjs may be able to load it.
         """
         if self._harmful and digest(data) in self._harmful:
             self._waiting.keep(data)
-            return
+            return Outcome.WAITING
         try:
-            self.apply(data)
+            return self.apply(data)
         except MisplacedUpdate:
             self._waiting.keep(data)
+            return Outcome.WAITING
 
     @property
     def waiting(self) -> tuple[bytes, ...]:

@@ -8,6 +8,7 @@ import asyncio
 import logging
 from collections import deque
 from collections.abc import Callable
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Protocol
 
@@ -19,7 +20,8 @@ log = logging.getLogger("crdt_sync.journal")
 
 # What an update costs in memory while it waits, beside its bytes.
 UPDATE_BYTES = 100
-# A commit is started at once when this much waits.
+# A commit is started at once when this much waits, and takes little more: the longer a commit takes, the likelier is a
+# timeout, and if everything that has piled up were one commit, a slow store could never get out of its backlog.
 BATCH_BYTES = 4 << 20
 
 RETRY_S_MIN = 0.1
@@ -33,7 +35,18 @@ class Log(Protocol):
     name: str
 
     def stored(self, seq: int, count: int) -> None:
-        """The next `count` updates are committed, the last of them as `seq`."""
+        """The next `count` updates are committed, with seqs that follow each other, the last of them as `seq`."""
+
+
+@dataclass(slots=True)
+class _Batch:
+    """What one commit stores."""
+
+    updates: dict[Log, list[bytes]] = field(default_factory=dict)
+    size: int = 0
+    """Bytes, `UPDATE_BYTES` for each update included."""
+    upto: int = 0
+    """Ticket of the last update."""
 
 
 class Journal:
@@ -50,10 +63,10 @@ class Journal:
     def __init__(self, store: Store, *, interval_s: float, bytes_max: int) -> None:
         self._store = store
         self._interval_s = interval_s
-        self._bytes_max = bytes_max
-        self._pending: dict[Log, list[bytes]] = {}
-        self._pending_bytes = 0
-        self._storing_bytes = 0
+        self.bytes_max = bytes_max
+        self._batches: deque[_Batch] = deque()
+        self._unstored_bytes = 0
+        self._failing_since: float | None = None
         self._added = 0
         self._committed = 0
         self._waiters: deque[tuple[int, Callable[[], None]]] = deque()
@@ -63,7 +76,12 @@ class Journal:
     @property
     def unstored_bytes(self) -> int:
         """What waits or is being stored."""
-        return self._pending_bytes + self._storing_bytes
+        return self._unstored_bytes
+
+    @property
+    def failing_since(self) -> float | None:
+        """Since when (the loop's time) the store fails to take what is due; None while it doesn't fail."""
+        return self._failing_since
 
     def require_space(self, size: int) -> None:
         """Check that an update of `size` bytes may be added.
@@ -71,16 +89,22 @@ class Journal:
         Raises:
             StoreBehind: It may not: the store has been failing, or is too slow, for long.
         """
-        if self.unstored_bytes + size + UPDATE_BYTES > self._bytes_max:
-            raise StoreBehind(f"{self.unstored_bytes} bytes wait to be stored, at most {self._bytes_max}")
+        if self.unstored_bytes + size + UPDATE_BYTES > self.bytes_max:
+            raise StoreBehind(f"{self.unstored_bytes} bytes wait to be stored, at most {self.bytes_max}")
 
     def add(self, log_: Log, update: bytes) -> int:
         """Take in one accepted update and return its ticket. Never fails: ask `require_space` before."""
-        self._pending.setdefault(log_, []).append(update)
-        self._pending_bytes += len(update) + UPDATE_BYTES
+        if not self._batches or self._batches[-1].size >= BATCH_BYTES:
+            self._batches.append(_Batch())
+        batch = self._batches[-1]
+        batch.updates.setdefault(log_, []).append(update)
+        size = len(update) + UPDATE_BYTES
+        batch.size += size
+        self._unstored_bytes += size
         self._added += 1
+        batch.upto = self._added
         self._work.set()
-        if self._pending_bytes >= BATCH_BYTES:
+        if batch.size >= BATCH_BYTES:
             self._hurry.set()
         return self._added
 
@@ -111,42 +135,42 @@ class Journal:
             earliest = loop.time() + self._interval_s
             self._work.clear()
             self._hurry.clear()
-            await self._commit()
+            # What arrives meanwhile may still get into the last of these, or waits for the next interval.
+            for _ in range(len(self._batches)):
+                await self._commit(self._batches.popleft())
 
-    async def _commit(self) -> None:
-        batch = self._pending
-        upto = self._added
-        self._pending = {}
-        self._storing_bytes, self._pending_bytes = self._pending_bytes, 0
+    async def _commit(self, batch: _Batch) -> None:
         accepted_at = datetime.now(UTC)
-        entries = [Entry(document=one.name, updates=updates, accepted_at=accepted_at) for one, updates in batch.items()]
+        entries = [
+            Entry(document=one.name, updates=updates, accepted_at=accepted_at) for one, updates in batch.updates.items()
+        ]
         seqs = await self._append(entries)
-        self._committed = upto
-        self._storing_bytes = 0
-        for (one, updates), seq in zip(batch.items(), seqs, strict=True):
+        self._committed = batch.upto
+        self._unstored_bytes -= batch.size
+        for (one, updates), seq in zip(batch.updates.items(), seqs, strict=True):
             one.stored(seq, len(updates))
-        while self._waiters and self._waiters[0][0] <= upto:
+        while self._waiters and self._waiters[0][0] <= batch.upto:
             self._waiters.popleft()[1]()
 
     async def _append(self, entries: list[Entry]) -> list[int]:
         """Append until it succeeds. Says so once when the store begins to fail and once when it is back."""
         loop = asyncio.get_running_loop()
-        failing_since: float | None = None
         retry_s = RETRY_S_MIN
         while True:
             try:
                 seqs = await self._store.append(entries)
             except Exception as error:
-                if failing_since is None:
-                    failing_since = loop.time()
+                if self._failing_since is None:
+                    self._failing_since = loop.time()
                     # An error that isn't the store's own is a bug; its traceback is wanted, the updates are kept.
                     trace = None if isinstance(error, StoreError) else error
                     log.error("store_failing", extra={"error": str(error), "rooms": len(entries)}, exc_info=trace)
                 await asyncio.sleep(retry_s)
                 retry_s = min(retry_s * 2, RETRY_S_MAX)
                 continue
-            if failing_since is not None:
-                log.warning("store_recovered", extra={"after_s": round(loop.time() - failing_since, 3)})
+            if self._failing_since is not None:
+                log.warning("store_recovered", extra={"after_s": round(loop.time() - self._failing_since, 3)})
+                self._failing_since = None
             return seqs
 
     async def _pause(self, seconds: float) -> None:

@@ -9,14 +9,18 @@ loop. The bytes that are stored and relayed are the bytes that came.
 
 import asyncio
 import logging
+import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
+
+from persistence import Stored
 
 from .awareness import KEEP_ALIVE, Awareness, read_states
 from .connection import Connection
 from .document import Document, Outcome, State
-from .errors import DocumentBroken, Draining, MessageTooBig
+from .errors import DocumentBroken, Draining, MessageTooBig, ProtocolError
 from .journal import Journal
+from .pacing import unhurried
 from .protocol import (
     AwarenessUpdate,
     Confirm,
@@ -45,8 +49,10 @@ class Capture:
     """The journal's ticket of the last update in it."""
     count: int
     """How many updates this room had accepted then."""
-    seq: int | None = None
-    """The seq of the last update in it, once that is stored."""
+    seq: int
+    """Every stored update up to this seq is in it. Grows while what is in it is being stored."""
+    whole: bool = True
+    """Whether that is everything in it; not if another node's updates came in between."""
 
 
 class Room:
@@ -85,6 +91,10 @@ class Room:
         self._accepted = 0
         self._stored = 0
         self._capture: Capture | None = None
+        # Everything up to `_known_seq` is in the document. What this node stored after another node's updates, which
+        # aren't, is in `_beyond`: first and last seq of each commit.
+        self._known_seq = seq
+        self._beyond: list[tuple[int, int]] = []
         self._stored_seq = seq
         self._marked_at_accepted = -1
 
@@ -94,9 +104,19 @@ class Room:
         return self._stored_seq
 
     @property
+    def known_seq(self) -> int:
+        """The document has every stored update up to this seq."""
+        return self._known_seq
+
+    @property
+    def behind(self) -> bool:
+        """Whether other nodes have stored updates that this one hasn't read: `take_in` what follows `known_seq`."""
+        return bool(self._beyond)
+
+    @property
     def settled(self) -> bool:
         """Whether everything is stored, and in a snapshot if it can be: the room can be unloaded without regret."""
-        compacted = not self.dirty and self._capture is None
+        compacted = not self.dirty and self._capture is None and not self._beyond
         return self.unstored == 0 and (compacted or not self.compactable or self.broken)
 
     @property
@@ -166,20 +186,61 @@ class Room:
         return outcome
 
     def stored(self, seq: int, count: int) -> None:
-        """The journal has committed this room's next `count` updates, the last of them as `seq`."""
+        """The journal has committed this room's next `count` updates, with seqs up to `seq`."""
+        first = seq - count + 1
+        went_back = first <= max(self._stored_seq, self._known_seq)
+        if went_back:
+            self._known_seq, self._beyond = 0, []
         self._stored += count
         self._stored_seq = seq
+        self._beyond.append((first, seq))
+        self._close_up()
         capture = self._capture
-        if capture is not None and capture.seq is None and capture.count <= self._stored:
-            # Within this commit the seqs of a room follow each other, whatever came before it.
-            capture.seq = seq - (self._stored - capture.count)
+        if capture is not None:
+            # Of these updates, the first so many are in the capture.
+            captured = min(count, capture.count - (self._stored - count))
+            if captured > 0:
+                if capture.whole and first == capture.seq + 1:
+                    capture.seq += captured
+                else:
+                    capture.whole = False
+        if went_back:
+            self._store_again(first)
+
+    async def take_in(self, stored: Stored) -> None:
+        """Bring the document, and the clients, up to what is stored.
+
+        Args:
+            stored: What was read after `known_seq`.
+        """
+        updates = list(stored.updates)
+        if stored.snapshot is not None:
+            updates[:0] = [stored.snapshot.state, *stored.snapshot.waiting]
+        had = self._document.state_vector()
+        changed = False
+        # The bound is for what clients send. This was accepted by some node.
+        self._document.bound_waiting(sys.maxsize)
+        try:
+            async for update in unhurried(updates):
+                if self.broken:
+                    return
+                changed |= self._document.restore(update) is not Outcome.REPEAT
+            if changed:
+                self._relay(self._document.diff(had), None)
+        except (DocumentBroken, ProtocolError) as error:
+            self.fail(error)
+            return
+        finally:
+            self._document.bound_waiting(self._settings.waiting_bytes_max)
+        self._known_seq = max(self._known_seq, stored.head_seq)
+        self._close_up()
+        self.dirty = True
 
     def capture(self) -> Capture | None:
         """Take the document's state for a snapshot, None if there is none to be had.
 
-        Its `seq` follows when all of it is stored. There is one capture at a time, until `captured`.
+        It may become one when all of it is stored. There is one capture at a time, until `captured`.
         """
-        seq = self._stored_seq if self.unstored == 0 else None
         try:
             state = self._document.state()
         except DocumentBroken as error:
@@ -187,7 +248,7 @@ class Room:
             return None
         # Cleared before the state is written, not after: what is accepted meanwhile must set it again.
         self.dirty = False
-        self._capture = Capture(state, self._ticket, self._accepted, seq)
+        self._capture = Capture(state, self._ticket, self._accepted, self._known_seq)
         return self._capture
 
     def captured(self, *, written: bool) -> None:
@@ -250,6 +311,28 @@ class Room:
         for timer in (self._awareness_timer, self._expiry_timer):
             if timer is not None:
                 timer.cancel()
+
+    def _close_up(self) -> None:
+        """Count what this node stored as known, as far as nothing is missing before it."""
+        while self._beyond and self._beyond[0][0] <= self._known_seq + 1:
+            self._known_seq = max(self._known_seq, self._beyond.pop(0)[1])
+
+    def _store_again(self, seq: int) -> None:
+        """The store handed out a seq that had been taken: it has lost its end, as a standby that took over may have.
+
+        What the document has is all that was accepted or read here; so that goes into the store once more.
+        """
+        log.error("store_lost_updates", extra={"room": self.name, "seq": seq})
+        self.compactable = True
+        try:
+            state = self._document.state()
+        except DocumentBroken as error:
+            self.fail(error)
+            return
+        for update in (state.update, *state.waiting):
+            self._ticket = self._journal.add(self, update)
+            self._accepted += 1
+        self.dirty = True
 
     def _relay(self, update: bytes, sender: Connection | None) -> None:
         frame = encode_update(update)

@@ -20,15 +20,15 @@ from .checkpoints import Checkpoints
 from .document import Document, digest
 from .errors import DocumentBroken, Draining, ProtocolError, RoomUnavailable
 from .journal import Journal
+from .pacing import unhurried
 from .room import Room
 from .settings import Settings
 
 log = logging.getLogger("crdt_sync.rooms")
 
 TICK_S = 1.0
-# After so many rooms, and so long a stretch of loading, the event loop gets its turn.
+# After so many rooms, the event loop gets its turn.
 TICK_SLICE = 100
-LOAD_SLICE_S = 0.005
 # How many updates that broke its document are remembered of a room.
 HARMFUL_MAX = 64
 HARMFUL_ROOMS_MAX = 1000
@@ -160,7 +160,7 @@ class Rooms:
         """Make a document of what is stored, without what broke it before or breaks it now."""
         for attempt in itertools.count(1):
             try:
-                document = await self._apply_in_slices(updates, self._harmful.get(name, ()))
+                document = await self._apply(updates, self._harmful.get(name, ()))
             except DocumentBroken as error:
                 if error.culprit is None or attempt > HARMFUL_MAX:
                     raise
@@ -171,17 +171,12 @@ class Rooms:
                 return document
         raise AssertionError("counted to infinity")
 
-    async def _apply_in_slices(self, updates: list[bytes], harmful: Collection[bytes]) -> Document:
-        """Apply `updates` to a new document, giving others their turn in between."""
-        loop = asyncio.get_running_loop()
+    async def _apply(self, updates: list[bytes], harmful: Collection[bytes]) -> Document:
+        """Apply `updates` to a new document."""
         # The bound is for what arrives. What was accepted once is taken, in whatever order it is released this time.
         document = Document(waiting_bytes_max=sys.maxsize, harmful=harmful)
-        turn_ends = loop.time() + LOAD_SLICE_S
-        for update in updates:
+        async for update in unhurried(updates):
             document.restore(update)
-            if loop.time() >= turn_ends:
-                await asyncio.sleep(0)
-                turn_ends = loop.time() + LOAD_SLICE_S
         return document
 
     def _note_harmful(self, name: str, update: bytes) -> None:
@@ -222,6 +217,7 @@ class Rooms:
         interval_s = self._settings.checkpoint_interval_s
         while True:
             await asyncio.sleep(min(TICK_S, interval_s))
+            await self._read_what_others_stored()
             now = loop.time()
             due = []
             for entry in self._entries.values():
@@ -233,6 +229,20 @@ class Rooms:
                 await self._checkpoints.write(due)
             except Exception:
                 log.exception("checkpoints_failed", extra={"rooms": len(due)})
+
+    async def _read_what_others_stored(self) -> None:
+        """Bring rooms up to date of which a commit showed that other nodes had stored something before it."""
+        for room in [entry.room for entry in self._entries.values()]:
+            if room is None or not room.behind or room.broken:
+                continue
+            try:
+                await room.take_in(await self._store.load(room.name, after=room.known_seq))
+            except StoreError as error:
+                log.warning("room_stays_behind", extra={"room": room.name, "error": str(error)})
+                return
+            except Exception as error:
+                log.exception("room_failed", extra={"room": room.name})
+                room.fail(error)
 
 
 def _retrieve(task: asyncio.Task[Room]) -> None:

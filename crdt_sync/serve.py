@@ -11,11 +11,12 @@ from importlib.metadata import version
 
 import uvicorn
 
-from persistence import StoreError, open_store
+from persistence import StoreError
 
 from . import logs
 from .gateway.app import create_app
 from .settings import Settings
+from .stores import make_store, open_when_reachable
 from .transport import WebSocketProtocol
 
 
@@ -82,8 +83,8 @@ class _Server(uvicorn.Server):
 async def _check_store(settings: Settings) -> str:
     """Open and close the store, so that what is wrong with it is told in a sentence. Returns its description."""
     try:
-        store = open_store(settings.database_url)
-        await store.open()
+        store = make_store(settings)
+        await open_when_reachable(store, settings.database_start_timeout_s)
         await store.close()
     except StoreError as error:
         raise CannotServe(str(error)) from error

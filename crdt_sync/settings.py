@@ -22,8 +22,26 @@ class Settings(BaseSettings):
     port: int = Field(1234, ge=0, le=65535, description="The port to listen on; 0 takes a free one.")
     database_url: str = Field(
         "sqlite:///crdt-sync.db",
-        description="Where documents are kept: `sqlite:///relative.db`, `sqlite:////absolute.db`, "
-        "or `memory://`, which forgets them.",
+        repr=False,  # it may hold a password
+        description="Where documents are kept: `postgresql://user:password@host/database`, `sqlite:///relative.db`, "
+        "`sqlite:////absolute.db`, or `memory://`, which forgets them.",
+    )
+    database_replica_url: str | None = Field(
+        None,
+        repr=False,
+        description="PostgreSQL: a standby that lists and exports documents. Rooms are never loaded from it.",
+    )
+    database_migrate: bool = Field(
+        True, description="Whether a starting server may create and change tables; if not, run `crdt-sync migrate`."
+    )
+    database_timeout_s: float = Field(
+        10.0, gt=0, description="PostgreSQL: what takes longer has failed, and is tried again."
+    )
+    database_connections_max: int = Field(
+        8, ge=3, description="PostgreSQL: how many connections one server opens at most."
+    )
+    database_start_timeout_s: float = Field(
+        30.0, ge=0, description="How long a starting server waits for a database that can't be reached."
     )
     log_level: str = Field("INFO", pattern="^(DEBUG|INFO|WARNING|ERROR)$", description="DEBUG, INFO, WARNING or ERROR.")
 

@@ -4,8 +4,13 @@ Knows nothing of sockets or CRDTs: whoever needs bytes merged does it before.
 """
 
 from persistence.store import (
+    DocumentExists,
     DocumentHead,
+    DocumentStats,
     Entry,
+    Export,
+    Row,
+    Schema,
     Snapshot,
     Store,
     StoreCorrupt,
@@ -17,8 +22,13 @@ from persistence.store import (
 )
 
 __all__ = [
+    "DocumentExists",
     "DocumentHead",
+    "DocumentStats",
     "Entry",
+    "Export",
+    "Row",
+    "Schema",
     "Snapshot",
     "Store",
     "StoreCorrupt",

@@ -5,11 +5,17 @@ It keeps its content over close and open, so that a test can restart a server on
 
 import asyncio
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
+from datetime import datetime
 
 from persistence.store import (
+    DocumentExists,
     DocumentHead,
+    DocumentStats,
     Entry,
+    Export,
+    Row,
+    Schema,
     Snapshot,
     StoreCorrupt,
     Stored,
@@ -19,8 +25,9 @@ from persistence.store import (
 
 @dataclass(slots=True)
 class _Log:
+    created_at: datetime
     snapshot: Snapshot | None = None
-    updates: list[bytes] = field(default_factory=list)  # after the snapshot
+    rows: list[Row] = field(default_factory=list)  # after the snapshot
 
     @property
     def first_seq(self) -> int:
@@ -28,11 +35,13 @@ class _Log:
 
     @property
     def head_seq(self) -> int:
-        return self.first_seq - 1 + len(self.updates)
+        return self.first_seq - 1 + len(self.rows)
 
 
 class MemoryStore:
     """A `Store` that forgets everything with the process."""
+
+    shared = False
 
     def __init__(self) -> None:
         self._logs: dict[str, _Log] = {}
@@ -46,44 +55,82 @@ class MemoryStore:
         """See `Store.close`. The content stays."""
         self._is_open = False
 
-    async def load(self, document: str) -> Stored:
+    async def schema(self) -> Schema:
+        """See `Store.schema`."""
+        return Schema(1, 1)
+
+    async def check(self) -> None:
+        """See `Store.check`."""
+        await self._turn()
+
+    async def load(self, document: str, *, after: int = 0) -> Stored:
         """See `Store.load`."""
         await self._turn()
-        log = self._logs.get(document, _Log())
-        return Stored(head_seq=log.head_seq, snapshot=log.snapshot, updates=tuple(log.updates))
+        log = self._logs.get(document)
+        if log is None:
+            return Stored(head_seq=0, snapshot=None, updates=())
+        snapshot = log.snapshot if log.snapshot and log.snapshot.seq > after else None
+        return Stored(log.head_seq, snapshot, tuple(row.update for row in log.rows if row.seq > after))
 
     async def append(self, entries: Sequence[Entry]) -> list[int]:
         """See `Store.append`."""
         await self._turn()
         # Read completely before anything changes: whatever fails, fails here.
-        rows = [(entry.document, [bytes(update) for update in entry.updates]) for entry in entries]
+        updates_of = [[bytes(update) for update in entry.updates] for entry in entries]
         last_seqs = []
-        for document, updates in rows:
-            log = self._logs.setdefault(document, _Log())
-            log.updates += updates
+        for entry, updates in zip(entries, updates_of, strict=True):
+            log = self._logs.setdefault(entry.document, _Log(entry.accepted_at))
+            for update in updates:
+                log.rows.append(Row(log.head_seq + 1, update, entry.user_id, entry.accepted_at))
             last_seqs.append(log.head_seq)
         return last_seqs
 
-    async def checkpoint(self, snapshots: Sequence[Snapshot]) -> None:
+    async def checkpoint(self, snapshots: Sequence[Snapshot]) -> frozenset[str]:
         """See `Store.checkpoint`."""
         await self._turn()
-        changed: dict[str, _Log] = {}
         for snapshot in snapshots:
-            log = changed.get(snapshot.document) or self._logs.get(snapshot.document, _Log())
-            if snapshot.seq > log.head_seq:
+            log = self._logs.get(snapshot.document)
+            head_seq = log.head_seq if log else 0
+            if snapshot.seq > head_seq:
                 raise StoreCorrupt(
                     f"snapshot of {snapshot.document!r} at seq {snapshot.seq} is ahead of its log, "
-                    f"which ends at {log.head_seq}"
+                    f"which ends at {head_seq}"
                 )
+        for snapshot in snapshots:
+            log = self._logs[snapshot.document]
             if snapshot.seq >= log.first_seq - 1:
-                folded = snapshot.seq - log.first_seq + 1
-                changed[snapshot.document] = _Log(replace(snapshot), log.updates[folded:])
-        self._logs |= changed
+                log.rows = [row for row in log.rows if row.seq > snapshot.seq]
+                log.snapshot = snapshot
+        return frozenset()
 
     async def documents(self) -> list[DocumentHead]:
         """See `Store.documents`."""
         await self._turn()
         return [DocumentHead(name, log.head_seq) for name, log in sorted(self._logs.items())]
+
+    async def stats(self) -> list[DocumentStats]:
+        """See `Store.stats`."""
+        await self._turn()
+        return [_stats(name, log) for name, log in sorted(self._logs.items())]
+
+    async def size_bytes(self) -> int:
+        """See `Store.size_bytes`. Nothing is on disk; this is what the bytes occupy in memory."""
+        return sum(one.log_bytes + one.snapshot_bytes for one in await self.stats())
+
+    async def export(self, document: str) -> Export | None:
+        """See `Store.export`."""
+        await self._turn()
+        log = self._logs.get(document)
+        if log is None:
+            return None
+        return Export(document, log.created_at, log.head_seq, log.snapshot, tuple(log.rows))
+
+    async def put(self, export: Export, *, replace: bool = False) -> None:
+        """See `Store.put`."""
+        await self._turn()
+        if export.document in self._logs and not replace:
+            raise DocumentExists(f"{export.document!r} is in {self.describe()} already")
+        self._logs[export.document] = _Log(export.created_at, export.snapshot, list(export.rows))
 
     def describe(self) -> str:
         """See `Store.describe`."""
@@ -94,3 +141,17 @@ class MemoryStore:
         await asyncio.sleep(0)
         if not self._is_open:
             raise StoreUnavailable("the store is closed")
+
+
+def _stats(name: str, log: _Log) -> DocumentStats:
+    snapshot = log.snapshot
+    parts = (snapshot.state, snapshot.state_vector, *snapshot.waiting) if snapshot else ()
+    return DocumentStats(
+        name,
+        log.head_seq,
+        rows=len(log.rows),
+        log_bytes=sum(len(row.update) for row in log.rows),
+        snapshot_seq=snapshot.seq if snapshot else 0,
+        snapshot_bytes=sum(map(len, parts)),
+        oldest_unfolded_at=min((row.accepted_at for row in log.rows), default=None),
+    )

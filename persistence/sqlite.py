@@ -23,10 +23,23 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any, Final, TypeVar
+from typing import Any, Final, TypeVar, overload
 
+from persistence.blobs import decode_waiting, encode_waiting
 from persistence.sqlite_file import Connection, File
-from persistence.store import DocumentHead, Entry, Snapshot, StoreCorrupt, Stored, StoreUnavailable
+from persistence.store import (
+    DocumentExists,
+    DocumentHead,
+    DocumentStats,
+    Entry,
+    Export,
+    Row,
+    Schema,
+    Snapshot,
+    StoreCorrupt,
+    Stored,
+    StoreUnavailable,
+)
 
 T = TypeVar("T")
 
@@ -36,12 +49,25 @@ _PAGE_ROWS: Final = 4096
 _PAGE_UPDATE_BYTES_MAX: Final = 4096  # as hex, so a page has 32 MiB at most; larger updates are read one by one
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 
+_STATS: Final = """
+SELECT name, head_seq, coalesce(rows, 0), coalesce(log_bytes, 0), coalesce(s.seq, 0),
+    coalesce(length(state) + length(waiting) + length(state_vector), 0), oldest_at
+FROM document LEFT JOIN document_snapshot AS s ON s.document_id = id
+LEFT JOIN (
+    SELECT document_id, count(*) AS rows, sum(length("update")) AS log_bytes, min(accepted_at) AS oldest_at
+    FROM document_update GROUP BY document_id
+) AS u ON u.document_id = id
+ORDER BY name
+"""
+
 
 class SqliteStore:
-    """A `Store` in one SQLite file, which only this object may use while it is open."""
+    """A `Store` in one SQLite file, which only this object may use while it is open, unless it only reads."""
 
-    def __init__(self, path: str | os.PathLike[str]) -> None:
-        self._file = File(Path(os.path.abspath(path)))
+    shared = False
+
+    def __init__(self, path: str | os.PathLike[str], *, migrate: bool = True, read_only: bool = False) -> None:
+        self._file = File(Path(os.path.abspath(path)), migrate=migrate, read_only=read_only)
         self._writer = Connection(self._file, "PRAGMA query_only = OFF")
         self._reader = Connection(self._file, "PRAGMA query_only = ON")
         self._threads: tuple[ThreadPoolExecutor, ThreadPoolExecutor] | None = None
@@ -77,12 +103,25 @@ class SqliteStore:
             read_thread.shutdown(wait=False)
             write_thread.shutdown(wait=False)
 
-    async def load(self, document: str) -> Stored:
+    async def schema(self) -> Schema:
+        """See `Store.schema`."""
+        return await asyncio.to_thread(self._file.schema)
+
+    async def check(self) -> None:
+        """See `Store.check`."""
+
+        def write_nothing() -> None:
+            with self._writer.transaction("check", "BEGIN IMMEDIATE"):
+                pass
+
+        await self._run(0, write_nothing)
+
+    async def load(self, document: str, *, after: int = 0) -> Stored:
         """See `Store.load`."""
 
         def read() -> Stored:
             with self._reader.transaction(f"load of {document!r}", "BEGIN") as connection:
-                return _load(connection, document)
+                return _load(connection, document, after)
 
         return await self._run(1, read)
 
@@ -96,7 +135,7 @@ class SqliteStore:
 
         return await self._run(0, write)
 
-    async def checkpoint(self, snapshots: Sequence[Snapshot]) -> None:
+    async def checkpoint(self, snapshots: Sequence[Snapshot]) -> frozenset[str]:
         """See `Store.checkpoint`. Reading back happens before the commit, so it shows what SQLite will write."""
 
         def write() -> None:
@@ -106,6 +145,7 @@ class SqliteStore:
                     _fold(connection, snapshot)
 
         await self._run(0, write)
+        return frozenset()
 
     async def documents(self) -> list[DocumentHead]:
         """See `Store.documents`."""
@@ -116,6 +156,39 @@ class SqliteStore:
                 return [DocumentHead(*row) for row in rows]
 
         return await self._run(1, read)
+
+    async def stats(self) -> list[DocumentStats]:
+        """See `Store.stats`."""
+
+        def read() -> list[DocumentStats]:
+            with self._reader.transaction("statistics", "BEGIN") as connection:
+                rows = connection.execute(_STATS)
+                return [DocumentStats(*sizes, _moment(at)) for *sizes, at in rows]  # type: ignore[call-arg]
+
+        return await self._run(1, read)
+
+    async def size_bytes(self) -> int:
+        """See `Store.size_bytes`. The write-ahead log is part of it."""
+        paths = (self._file.path, Path(f"{self._file.path}-wal"))
+        return sum(path.stat().st_size for path in paths if path.exists())
+
+    async def export(self, document: str) -> Export | None:
+        """See `Store.export`."""
+
+        def read() -> Export | None:
+            with self._reader.transaction(f"export of {document!r}", "BEGIN") as connection:
+                return _export(connection, document)
+
+        return await self._run(1, read)
+
+    async def put(self, export: Export, *, replace: bool = False) -> None:
+        """See `Store.put`."""
+
+        def write() -> None:
+            with self._writer.transaction(f"put of {export.document!r}", "BEGIN IMMEDIATE") as connection:
+                _put(connection, export, replace=replace)
+
+        await self._run(0, write)
 
     def describe(self) -> str:
         """See `Store.describe`."""
@@ -130,7 +203,7 @@ class SqliteStore:
 
 def _append(connection: sqlite3.Connection, entries: Sequence[Entry]) -> list[int]:
     updates_of = [list(entry.updates) for entry in entries]
-    accepted_at = [(entry.accepted_at - _EPOCH) // timedelta(microseconds=1) for entry in entries]
+    accepted_at = [_micros(entry.accepted_at) for entry in entries]
     counts: Counter[str] = Counter()
     created_at: dict[str, int] = {}
     for entry, updates, at in zip(entries, updates_of, accepted_at, strict=True):
@@ -184,11 +257,11 @@ def _advance(connection: sqlite3.Connection, documents: list[tuple[str, int, int
     return heads
 
 
-def _load(connection: sqlite3.Connection, document: str) -> Stored:
+def _load(connection: sqlite3.Connection, document: str, after: int) -> Stored:
     row = connection.execute(
         "SELECT id, head_seq, s.seq, state, waiting, state_vector FROM document "
-        "LEFT JOIN document_snapshot AS s ON s.document_id = id WHERE name = ?",
-        (document,),
+        "LEFT JOIN document_snapshot AS s ON s.document_id = id AND s.seq > ? WHERE name = ?",
+        (after, document),
     ).fetchone()
     if row is None:
         return Stored(head_seq=0, snapshot=None, updates=())
@@ -198,7 +271,7 @@ def _load(connection: sqlite3.Connection, document: str) -> Stored:
         snapshot = Snapshot(
             document, seq=snapshot_seq, state=state, waiting=decode_waiting(waiting), state_vector=state_vector
         )
-    first_seq = (snapshot_seq or 0) + 1
+    first_seq = max(after, snapshot_seq or 0) + 1
     found: dict[int, bytes] = {}
     for start in range(first_seq, head_seq + 1, _PAGE_ROWS):
         page = (document_id, start, min(start + _PAGE_ROWS - 1, head_seq), _PAGE_UPDATE_BYTES_MAX)
@@ -249,26 +322,54 @@ def _fold(connection: sqlite3.Connection, snapshot: Snapshot) -> None:
     )
 
 
-def encode_waiting(waiting: Sequence[bytes]) -> bytes:
-    """Join updates into one blob: each has its length before it, 4 bytes, most significant first."""
-    return b"".join(part for update in waiting for part in (len(update).to_bytes(4, "big"), update))
+def _export(connection: sqlite3.Connection, document: str) -> Export | None:
+    head = connection.execute("SELECT id, created_at FROM document WHERE name = ?", (document,)).fetchone()
+    if head is None:
+        return None
+    document_id, created_at = head
+    stored = _load(connection, document, 0)
+    rows = connection.execute(
+        'SELECT seq, "update", user_id, accepted_at FROM document_update WHERE document_id = ? ORDER BY seq',
+        (document_id,),
+    )
+    log = tuple([Row(seq, update, user_id, _moment(at)) for seq, update, user_id, at in rows])
+    return Export(document, _moment(created_at), stored.head_seq, stored.snapshot, log)
 
 
-def decode_waiting(blob: bytes) -> tuple[bytes, ...]:
-    """Undo `encode_waiting`.
+def _put(connection: sqlite3.Connection, export: Export, *, replace: bool) -> None:
+    name = export.document
+    old = connection.execute("SELECT id FROM document WHERE name = ?", (name,)).fetchone()
+    if old is not None and not replace:
+        raise DocumentExists(f"{name!r} is in this SQLite database already")
+    if old is not None:
+        for table, column in (
+            ("document_update", "document_id"),
+            ("document_snapshot", "document_id"),
+            ("document", "id"),
+        ):
+            connection.execute(f"DELETE FROM {table} WHERE {column} = ?", old)
+    document_id = connection.execute(
+        "INSERT INTO document (name, head_seq, created_at) VALUES (?, ?, ?)",
+        (name, export.head_seq, _micros(export.created_at)),
+    ).lastrowid
+    if export.snapshot is not None:
+        _fold(connection, export.snapshot)
+    connection.executemany(
+        'INSERT INTO document_update (document_id, seq, "update", user_id, accepted_at) VALUES (?, ?, ?, ?, ?)',
+        [(document_id, row.seq, row.update, row.user_id, _micros(row.accepted_at)) for row in export.rows],
+    )
 
-    Raises:
-        StoreCorrupt: The blob ends inside an update or a length.
-    """
-    updates = []
-    pos = 0
-    while pos < len(blob):
-        start = pos + 4
-        pos = start + int.from_bytes(blob[pos:start], "big")
-        if start > len(blob) or pos > len(blob):
-            raise StoreCorrupt(f"waiting updates end at byte {len(blob)}, inside an update")
-        updates.append(blob[start:pos])
-    return tuple(updates)
+
+def _micros(moment: datetime) -> int:
+    return (moment - _EPOCH) // timedelta(microseconds=1)
+
+
+@overload
+def _moment(micros: int) -> datetime: ...
+@overload
+def _moment(micros: None) -> None: ...
+def _moment(micros: int | None) -> datetime | None:
+    return None if micros is None else _EPOCH + timedelta(microseconds=micros)
 
 
 def _batches(rows: list[T]) -> Iterator[list[T]]:

@@ -7,11 +7,11 @@ tables mean is for `sqlite` to say.
 import os
 import sqlite3
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Final
 
-from persistence.store import StoreUnavailable, StoreUnusable
+from persistence.store import Schema, StoreUnavailable, StoreUnusable
 
 APPLICATION_ID: Final = int.from_bytes(b"CRDT", "big")
 
@@ -64,8 +64,10 @@ _SETTINGS: Final = (
 class File:
     """The database file: whose it is, that nobody else has it, and whether it is still there."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, *, migrate: bool = True, read_only: bool = False) -> None:
         self.path = path
+        self._may_migrate = migrate
+        self._read_only = read_only
         self._lock: sqlite3.Connection | None = None
         self._anchor: sqlite3.Connection | None = None
         self._identities: dict[str, tuple[int, int] | None] = {}
@@ -82,15 +84,28 @@ class File:
             raise StoreUnusable(f"the folder {self.path.parent} does not exist: create it, or name another file")
         if self.path.is_dir():
             raise StoreUnusable(f"{self.path} is a folder: name a file in it")
+        if self._read_only and not self.path.exists():
+            raise StoreUnusable(f"{self.path} does not exist")
         try:
-            self._take_lock()
+            if not self._read_only:
+                self._take_lock()
             # Open as long as the store is, so that the others can come and go: the last one out removes the -wal file.
-            self._anchor = self._connect("rwc")
-            self._migrate(self._anchor)
+            self._anchor = self._connect("ro" if self._read_only else "rwc")
+            self._bring_up_to_date(self._anchor)
         except sqlite3.Error as error:
             raise _error_at_open(self.path, error) from error
         paths = (str(self.path), f"{os.path.realpath(self.path)}-wal")
         self._identities = {path: _identity(path) for path in paths}
+
+    def schema(self) -> Schema:
+        """Tell the schema's version, beside a server that uses the file."""
+        if not self.path.exists():
+            return Schema(0, len(MIGRATIONS))
+        try:
+            with closing(self._connect("ro")) as connection:
+                return self._read_schema(connection)
+        except sqlite3.Error as error:
+            raise _error_at_open(self.path, error) from error
 
     def close(self) -> None:
         """Move the WAL into the database and let others have it."""
@@ -106,7 +121,7 @@ class File:
         """Connect to the file that was opened, and to no other that took its place."""
         # Checked before, too: a connection that made a new WAL beside the old one would damage the database.
         self.check_in_place()
-        connection = self._connect("rw")
+        connection = self._connect("ro" if self._read_only else "rw")
         for setting in (*_SETTINGS, mode):
             connection.execute(setting)
         self.check_in_place()
@@ -144,7 +159,7 @@ class File:
                 f"{self.path} is in use by another server: stop it first, or give this one a file of its own"
             ) from error
 
-    def _migrate(self, connection: sqlite3.Connection) -> None:
+    def _read_schema(self, connection: sqlite3.Connection) -> Schema:
         application_id = connection.execute("PRAGMA application_id").fetchone()[0]
         version = connection.execute("PRAGMA user_version").fetchone()[0]
         tables = connection.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]
@@ -155,13 +170,23 @@ class File:
                 f"{self.path} has schema {version}, this version knows up to {len(MIGRATIONS)}: "
                 "run the newer crdt-sync again, or restore a backup from before the upgrade"
             )
+        return Schema(version, len(MIGRATIONS))
+
+    def _bring_up_to_date(self, connection: sqlite3.Connection) -> None:
+        schema = self._read_schema(connection)
+        if schema.found < schema.known and (self._read_only or not self._may_migrate):
+            raise StoreUnusable(
+                f"{self.path} has schema {schema.found}, this version needs {schema.known}: run crdt-sync migrate"
+            )
+        if self._read_only:
+            return
         # Nothing above writes: what is refused stays as it was.
         journal_mode = connection.execute("PRAGMA journal_mode = WAL").fetchone()[0]
         if journal_mode != "wal":
             raise StoreUnusable(f"{self.path} can't be used in WAL mode ({journal_mode}): use a local disk")
         connection.execute("BEGIN IMMEDIATE")  # shows that the file can be written, even with nothing to migrate
         connection.execute("COMMIT")
-        for n, script in enumerate(MIGRATIONS[version:], start=version + 1):
+        for n, script in enumerate(MIGRATIONS[schema.found :], start=schema.found + 1):
             marks = f"PRAGMA application_id = {APPLICATION_ID}; PRAGMA user_version = {n};"
             connection.executescript(f"BEGIN IMMEDIATE; {script} {marks} COMMIT;")
 

@@ -7,7 +7,9 @@ beginning. Bytes are opaque here: whoever needs them merged or understood does i
 from collections.abc import Sequence
 from dataclasses import KW_ONLY, dataclass
 from datetime import datetime
-from typing import NamedTuple, Protocol, runtime_checkable
+from typing import Final, NamedTuple, Protocol, runtime_checkable
+
+NAME_BYTES_MAX: Final = 2048  # a B-tree entry of PostgreSQL holds 2,704
 
 
 class StoreError(Exception):
@@ -17,9 +19,9 @@ class StoreError(Exception):
 class StoreUnavailable(StoreError):
     """It didn't work this time: locked, disk full, I/O error, closed. Try again later; the cause is kept.
 
-    After a failed `append` the entries are not in the log. One exception, at the edge of what can be known: if the
-    failure was the flush to disk itself and power is lost right after, recovery may still find the whole group.
-    Appending it again is harmless to a CRDT.
+    After a failed `append` the entries are not in the log, as far as can be known. A connection that is lost between
+    the commit and its answer, or a flush to disk that fails right before the power does, leaves the whole group there
+    all the same. Appending it again is harmless to a CRDT: the copies get seqs of their own and change nothing.
     """
 
 
@@ -31,6 +33,10 @@ class StoreUnusable(StoreError):
     """Trying again won't help: somebody has to change something first. The message says what."""
 
 
+class DocumentExists(StoreError):
+    """A document of that name is stored already."""
+
+
 @dataclass(frozen=True, slots=True)
 class Entry:
     """One document's share of a group commit: updates of one user, in order of acceptance.
@@ -40,7 +46,7 @@ class Entry:
     """
 
     document: str
-    """Name: not empty, no NUL and no lone surrogates (PostgreSQL takes neither, SQLite no surrogates)."""
+    """Name: 1 to `NAME_BYTES_MAX` bytes, no NUL, no lone surrogates (PostgreSQL takes neither, SQLite no surrogates)."""
 
     updates: Sequence[bytes]
     """At least one; each becomes one row."""
@@ -51,10 +57,12 @@ class Entry:
     """Aware. Kept in UTC, to the microsecond."""
 
     user_id: str | None = None
-    """Who wrote them, as far as anybody knows."""
+    """Who wrote them, as far as anybody knows. Neither NUL nor lone surrogates."""
 
     def __post_init__(self) -> None:
         _check_name(self.document)
+        if self.user_id is not None:
+            _check_text("a user's id", self.user_id)
         if not len(self.updates):
             raise ValueError(f"an entry needs at least one update; that of {self.document!r} has none")
         if self.accepted_at.tzinfo is None:
@@ -92,16 +100,64 @@ class Snapshot:
 
 @dataclass(frozen=True, slots=True)
 class Stored:
-    """All that is stored of one document, read at one moment. A document nobody wrote to has `head_seq` 0."""
+    """What is stored of one document, read at one moment. A document nobody wrote to has `head_seq` 0."""
 
     head_seq: int
     """Seq of the last update; 0 if there is none."""
 
     snapshot: Snapshot | None
-    """Stands for the updates up to its seq."""
+    """Stands for the updates up to its seq; None if there is none, or it has nothing that wasn't asked for."""
 
     updates: tuple[bytes, ...]
-    """The updates after the snapshot, up to `head_seq`, in seq order and without gaps."""
+    """The updates after the snapshot, or after what was asked for, up to `head_seq`, in seq order and without gaps."""
+
+
+class Row(NamedTuple):
+    """One update of a log, with what is known of it."""
+
+    seq: int
+    update: bytes
+    user_id: str | None
+    accepted_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Export:
+    """One document as another store can take it, read at one moment."""
+
+    document: str
+    created_at: datetime
+    head_seq: int
+    snapshot: Snapshot | None
+    rows: tuple[Row, ...]
+    """What is kept of the log, in seq order; all that follows the snapshot."""
+
+
+@dataclass(frozen=True, slots=True)
+class DocumentStats:
+    """What one document occupies."""
+
+    document: str
+    head_seq: int
+    rows: int
+    """Updates in the log."""
+    log_bytes: int
+    """Their bytes."""
+    snapshot_seq: int
+    """0 if there is no snapshot."""
+    snapshot_bytes: int
+    """As stored, so after compression."""
+    oldest_unfolded_at: datetime | None
+    """When the oldest update that no snapshot has was accepted; None if a snapshot has them all."""
+
+
+class Schema(NamedTuple):
+    """The versions of a store's schema."""
+
+    found: int
+    """That of what is stored; 0 if nothing is there yet."""
+    known: int
+    """The newest that this release knows."""
 
 
 class DocumentHead(NamedTuple):
@@ -122,21 +178,43 @@ class Store(Protocol):
     - A call sees everything that earlier calls, on any connection, had returned from.
     - Cancelling the awaiting task never leaves half a write: the call takes place as a whole, or not at all.
 
+    Several nodes may write to one document at once where `shared` says so; the others' updates stand between.
+
     Every method raises `StoreUnavailable` for what may pass, `StoreCorrupt` for stored data that contradicts itself.
     """
 
+    shared: bool
+    """Whether several servers may use it at the same time."""
+
     async def open(self) -> None:
-        """Get ready; create or migrate the schema. Does nothing if open. After a failure, nothing is held.
+        """Get ready; create or migrate the schema, if that is wanted. Does nothing if open. After a failure, nothing
+        is held.
 
         Raises:
-            StoreUnusable: Somebody else's database, a newer schema, in use by another server, a bad path or address.
+            StoreUnusable: Somebody else's database, a newer schema, an older one that may not be migrated, in use by
+                another server, a bad path or address.
+        """
+
+    async def schema(self) -> Schema:
+        """Tell the schema's version, without opening, creating or changing anything.
+
+        Raises:
+            StoreUnusable: As for `open`.
         """
 
     async def close(self) -> None:
         """Let running calls finish, then let go. Does nothing if closed. Later calls raise `StoreUnavailable`."""
 
-    async def load(self, document: str) -> Stored:
-        """Read one document as of one moment. Creates nothing."""
+    async def check(self) -> None:
+        """Return if an append would work now, as far as that can be told without one; raise otherwise."""
+
+    async def load(self, document: str, *, after: int = 0) -> Stored:
+        """Read one document as of one moment. Creates nothing.
+
+        Args:
+            document: Its name.
+            after: The caller has everything up to this seq, and wants only the rest.
+        """
 
     async def append(self, entries: Sequence[Entry]) -> list[int]:
         """Store all entries in one transaction, creating documents as needed.
@@ -147,34 +225,83 @@ class Store(Protocol):
             For each entry, the seq of its last update.
         """
 
-    async def checkpoint(self, snapshots: Sequence[Snapshot]) -> None:
-        """Store snapshots and drop the updates that they fold, in one transaction.
+    async def checkpoint(self, snapshots: Sequence[Snapshot]) -> frozenset[str]:
+        """Store snapshots, at most one of a document, and drop the updates that they fold, in one transaction.
 
         Each snapshot is written, read back and compared before anything is deleted. One that is older than the
         stored one is passed over, so late and repeated calls do no harm; one at the same seq replaces it.
+
+        Returns:
+            The documents left as they are because another node is about to store a snapshot of them.
 
         Raises:
             StoreCorrupt: A snapshot read back different, or is ahead of the log (which then lost its end).
         """
 
     async def documents(self) -> list[DocumentHead]:
-        """Every document, ordered by name. For tools: it reads them all."""
+        """Every document, ordered by name. For tools: it reads them all. May lag behind, if there is a replica."""
+
+    async def stats(self) -> list[DocumentStats]:
+        """What every document occupies, ordered by name. For tools; may lag behind, if there is a replica."""
+
+    async def size_bytes(self) -> int:
+        """What everything occupies on disk, indexes and free space included. May lag behind like `stats`."""
+
+    async def export(self, document: str) -> Export | None:
+        """Read all that is kept of one document; None if there is none. May lag behind, if there is a replica."""
+
+    async def put(self, export: Export, *, replace: bool = False) -> None:
+        """Write a whole document, as `export` read it somewhere else, in one transaction.
+
+        Args:
+            export: What to write; seqs, users and times stay as they are.
+            replace: Whether a document of that name gives way. Not while a server has it open.
+
+        Raises:
+            DocumentExists: There is one, and it may not be replaced.
+        """
 
     def describe(self) -> str:
         """Name the store for people, e.g. "SQLite database /data/crdt-sync.db". Contains no secrets."""
 
 
-def open_store(url: str) -> Store:
+def open_store(
+    url: str,
+    *,
+    replica_url: str | None = None,
+    migrate: bool = True,
+    read_only: bool = False,
+    timeout_s: float = 10.0,
+    connections_max: int = 8,
+) -> Store:
     """Make the store that a URL names. It touches nothing until `open()` is called.
 
     Args:
-        url: `sqlite:///relative.db`, `sqlite:////absolute/path.db` (the path is taken as it stands: nothing is
-            percent-decoded, there are no options) or `memory://`.
+        url: `postgresql://user:password@host:port/database?sslmode=…`; `sqlite:///relative.db` or
+            `sqlite:////absolute/path.db` (the path is taken as it stands: nothing is percent-decoded, there are no
+            options); or `memory://`.
+        replica_url: PostgreSQL: a standby for what may lag behind.
+        migrate: Whether `open` may create and change the schema.
+        read_only: Whether to keep from changing anything, and take no lock: beside a server that uses the store.
+        timeout_s: PostgreSQL: what takes longer has failed.
+        connections_max: PostgreSQL: connections at most, at least 3; a replica takes as many for itself.
 
     Raises:
         StoreUnusable: The URL names no store. The message repeats the scheme only: a URL may hold a password.
     """
     scheme, _, rest = url.partition("://")
+    if scheme in ("postgresql", "postgres"):
+        from persistence.postgres import PostgresStore
+
+        return PostgresStore(
+            url,
+            replica_url=replica_url,
+            migrate=migrate and not read_only,
+            timeout_s=timeout_s,
+            connections_max=connections_max,
+        )
+    if replica_url is not None:
+        raise StoreUnusable("only PostgreSQL has replicas: leave the replica's URL out, or use postgresql://")
     if scheme == "memory" and not rest:
         from persistence.memory import MemoryStore
 
@@ -188,14 +315,20 @@ def open_store(url: str) -> Store:
             )
         from persistence.sqlite import SqliteStore
 
-        return SqliteStore(path)
+        return SqliteStore(path, migrate=migrate, read_only=read_only)
     raise StoreUnusable(
         f"no store for URLs that start with {scheme + '://' if _ else 'no scheme'!r}; "
-        "use sqlite:///file.db, or memory:// to keep nothing"
+        "use postgresql://, sqlite:///file.db, or memory:// to keep nothing"
     )
 
 
 def _check_name(document: str) -> None:
-    if not document or "\0" in document:
-        raise ValueError(f"a document's name must not be empty or contain NUL, got {document!r}")
-    document.encode()  # UnicodeEncodeError, a ValueError, for lone surrogates
+    _check_text("a document's name", document)
+    if not 1 <= len(document.encode()) <= NAME_BYTES_MAX:
+        raise ValueError(f"a document's name has 1 to {NAME_BYTES_MAX} bytes, got {document!r}")
+
+
+def _check_text(what: str, text: str) -> None:
+    if "\0" in text:
+        raise ValueError(f"{what} must not contain NUL, got {text!r}")
+    text.encode()  # UnicodeEncodeError, a ValueError, for lone surrogates

@@ -11,11 +11,11 @@ from starlette.requests import Request
 from starlette.responses import PlainTextResponse
 from starlette.routing import Route, WebSocketRoute
 
-from persistence import open_store
-
 from ..journal import Journal
 from ..rooms import Rooms
 from ..settings import Settings
+from ..stores import make_store, open_when_reachable
+from .ops import Readiness, ready
 from .sync import SyncEndpoint
 
 log = logging.getLogger("crdt_sync.app")
@@ -37,11 +37,12 @@ def create_app(settings: Settings | None = None) -> Starlette:
 
     @asynccontextmanager
     async def lifespan(app: Starlette) -> AsyncIterator[None]:
-        store = open_store(chosen.database_url)
-        await store.open()
+        store = make_store(chosen)
+        await open_when_reachable(store, chosen.database_start_timeout_s)
         journal = Journal(store, interval_s=chosen.journal_interval_s, bytes_max=chosen.unstored_bytes_max)
         rooms = Rooms(store, journal, chosen)
         app.state.rooms = rooms
+        app.state.readiness = Readiness(store, journal)
         journaling = _start(journal.run(), "journal")
         looking_after = _start(rooms.run(), "rooms")
         try:
@@ -57,6 +58,7 @@ def create_app(settings: Settings | None = None) -> Starlette:
     app = Starlette(
         routes=[
             Route("/", _welcome),
+            Route("/ready", ready),
             Route("/{path:path}", _needs_websocket),
             WebSocketRoute("/{path:path}", SyncEndpoint(chosen)),
         ],

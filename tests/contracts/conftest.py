@@ -10,22 +10,38 @@ from persistence import Store, open_store
 Place = Callable[[], Store]
 
 
-def memory_place(tmp_path: Path) -> Place:
+def memory_place(request: pytest.FixtureRequest) -> Place:
     store = open_store("memory://")
     return lambda: store
 
 
-def sqlite_place(tmp_path: Path) -> Place:
-    return lambda: open_store(f"sqlite:///{tmp_path / 'store.db'}")
+def sqlite_place(request: pytest.FixtureRequest) -> Place:
+    path: Path = request.getfixturevalue("tmp_path") / "store.db"
+    return lambda: open_store(f"sqlite:///{path}")
 
 
-STORES = {"memory": memory_place, "sqlite": sqlite_place}
+def postgres_place(request: pytest.FixtureRequest) -> Place:
+    url = request.getfixturevalue("postgres_url")
+    return lambda: open_store(url)
+
+
+def pgbouncer_place(request: pytest.FixtureRequest) -> Place:
+    url = request.getfixturevalue("pgbouncer_url")
+    return lambda: open_store(url)
+
+
+STORES: dict[str, Callable[[pytest.FixtureRequest], Place]] = {
+    "memory": memory_place,
+    "sqlite": sqlite_place,
+    "postgres": postgres_place,
+    "pgbouncer": pgbouncer_place,
+}
 
 
 @pytest.fixture(params=STORES)
-def place(request: pytest.FixtureRequest, tmp_path: Path) -> Place:
+def place(request: pytest.FixtureRequest) -> Place:
     """Makes a store, not open yet, each time on the same content."""
-    return STORES[request.param](tmp_path)
+    return STORES[request.param](request)
 
 
 @pytest.fixture

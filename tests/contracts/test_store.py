@@ -327,7 +327,7 @@ def test_snapshot_needs_something_to_fold() -> None:
 
 async def test_store_is_described_for_people(store: Store) -> None:
     assert isinstance(store, Store)
-    assert store.describe().split()[0] in ("memory", "SQLite")
+    assert store.describe().split()[0] in ("memory", "SQLite", "PostgreSQL")
 
 
 @pytest.mark.parametrize(

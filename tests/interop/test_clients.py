@@ -185,7 +185,7 @@ async def test_every_version_can_ask_whether_its_edits_are_stored(
 
     await a.confirm(timeout_s=2)
 
-    stored = yjs.apply(stored_updates(shared_server.database_path, room), {"text": "text"})
+    stored = yjs.apply(stored_updates(shared_server.database_url, room), {"text": "text"})
     assert stored.content["text"]["string"] == "kept"
 
 
@@ -303,6 +303,7 @@ async def test_a_change_of_state_reaches_the_others(
 
 
 @pytest.mark.waits
+@pytest.mark.parametrize("shared_server", ["sqlite"], indirect=True)  # one such wait is enough
 async def test_a_client_idle_for_70_seconds_keeps_its_one_connection(
     shared_server: ServerProcess, clients: NodeClients, room: str
 ) -> None:

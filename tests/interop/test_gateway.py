@@ -5,6 +5,7 @@ import sqlite3
 import urllib.error
 import urllib.request
 from contextlib import closing
+from pathlib import Path
 
 import pytest
 
@@ -13,6 +14,12 @@ from tests.support.database import stored_updates
 from tests.support.editor import Editor
 from tests.support.raw import RawClient, Refused
 from tests.support.server import ServerProcess
+
+
+@pytest.fixture
+def database_url(tmp_path: Path) -> str:
+    """What happens at the edge doesn't depend on the database."""
+    return f"sqlite:///{tmp_path / 'documents.db'}"
 
 
 @pytest.mark.parametrize(
@@ -33,7 +40,7 @@ async def test_the_decoded_path_is_the_room(target: str, room: str, server: Serv
         while await client.receive() != b"\x66\x01x":
             pass
 
-    assert len(stored_updates(server.database_path, room)) == 1
+    assert len(stored_updates(server.database_url, room)) == 1
     assert "secret" not in server.log
 
 

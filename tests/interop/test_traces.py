@@ -29,9 +29,10 @@ def yjs() -> Iterator[Yjs]:
 
 
 @pytest_asyncio.fixture
-async def server(tmp_path: Path) -> AsyncIterator[ServerProcess]:
+async def server(tmp_path: Path, database_url: str) -> AsyncIterator[ServerProcess]:
     """A server that compacts only when it stops: until then, all is in the log."""
-    async with ServerProcess(tmp_path, env={"CRDT_SYNC_CHECKPOINT_INTERVAL_S": "3600"}) as process:
+    compacting = {"CRDT_SYNC_CHECKPOINT_INTERVAL_S": "3600"}
+    async with ServerProcess(tmp_path, database_url=database_url, env=compacting) as process:
         yield process
     assert process.errors() == []
 
@@ -113,7 +114,7 @@ async def ends_with(text: str, server: ServerProcess, clients: NodeClients, room
 
 def stored_text(server: ServerProcess, room: str, yjs: Yjs) -> str:
     """The text in the database, as real Yjs decodes it."""
-    stored = yjs.apply(stored_updates(server.database_path, room), {"text": "text"})
+    stored = yjs.apply(stored_updates(server.database_url, room), {"text": "text"})
     assert (stored.error, stored.pending) == (None, False)
     text: str = stored.content["text"]["string"]
     return text

@@ -35,7 +35,18 @@ from crdt_sync.protocol import (
 from crdt_sync.room import Room
 from crdt_sync.rooms import Rooms
 from crdt_sync.settings import Settings
-from persistence import DocumentHead, Entry, Snapshot, Store, Stored, StoreUnavailable, open_store
+from persistence import (
+    DocumentHead,
+    DocumentStats,
+    Entry,
+    Export,
+    Schema,
+    Snapshot,
+    Store,
+    Stored,
+    StoreUnavailable,
+    open_store,
+)
 from persistence.memory import MemoryStore
 
 P = ParamSpec("P")
@@ -193,7 +204,10 @@ class MoodyStore:
         failing: Method name to the error that every call of it raises, before anything happens.
         calls: How often each method was called, failures included.
         appended: The entries of every append that the real store committed.
+        busy_elsewhere: Documents that another node is about to store a snapshot of.
     """
+
+    shared = True
 
     def __init__(self, inner: Store) -> None:
         self.inner = inner
@@ -201,6 +215,7 @@ class MoodyStore:
         self.calls: Counter[str] = Counter()
         self.appended: list[list[Entry]] = []
         self.checkpointed: list[list[Snapshot]] = []
+        self.busy_elsewhere: set[str] = set()
         self._fail_once: dict[str, deque[Exception]] = {}
         self._lose_answer: Counter[str] = Counter()
         self._held: dict[str, asyncio.Event] = {}
@@ -252,10 +267,19 @@ class MoodyStore:
         """See `Store.close`."""
         await self.inner.close()
 
-    async def load(self, document: str) -> Stored:
+    async def schema(self) -> Schema:
+        """See `Store.schema`."""
+        return await self.inner.schema()
+
+    async def check(self) -> None:
+        """See `Store.check`."""
+        await self._pass("check")
+        await self.inner.check()
+
+    async def load(self, document: str, *, after: int = 0) -> Stored:
         """See `Store.load`."""
         await self._pass("load")
-        return await self.inner.load(document)
+        return await self.inner.load(document, after=after)
 
     async def append(self, entries: Sequence[Entry]) -> list[int]:
         """See `Store.append`."""
@@ -265,16 +289,35 @@ class MoodyStore:
         self._answer("append")
         return seqs
 
-    async def checkpoint(self, snapshots: Sequence[Snapshot]) -> None:
+    async def checkpoint(self, snapshots: Sequence[Snapshot]) -> frozenset[str]:
         """See `Store.checkpoint`."""
         await self._pass("checkpoint")
-        await self.inner.checkpoint(snapshots)
-        self.checkpointed.append(list(snapshots))
+        busy = frozenset(self.busy_elsewhere)
+        mine = [snapshot for snapshot in snapshots if snapshot.document not in busy]
+        busy |= await self.inner.checkpoint(mine)
+        self.checkpointed.append(mine)
         self._answer("checkpoint")
+        return busy
 
     async def documents(self) -> list[DocumentHead]:
         """See `Store.documents`."""
         return await self.inner.documents()
+
+    async def stats(self) -> list[DocumentStats]:
+        """See `Store.stats`."""
+        return await self.inner.stats()
+
+    async def size_bytes(self) -> int:
+        """See `Store.size_bytes`."""
+        return await self.inner.size_bytes()
+
+    async def export(self, document: str) -> Export | None:
+        """See `Store.export`."""
+        return await self.inner.export(document)
+
+    async def put(self, export: Export, *, replace: bool = False) -> None:
+        """See `Store.put`."""
+        await self.inner.put(export, replace=replace)
 
     def describe(self) -> str:
         """See `Store.describe`."""

@@ -26,22 +26,25 @@ class ServerProcess:
     had ended by itself. Everything that the server prints, over all its lives, is in `log`.
     """
 
-    def __init__(self, folder: Path, *, env: Mapping[str, str] | None = None) -> None:
+    def __init__(self, folder: Path, *, database_url: str | None = None, env: Mapping[str, str] | None = None) -> None:
         """Prepare, start nothing.
 
         Args:
-            folder: Takes the database and the log. Two servers may share one to share the database.
+            folder: Takes the log, and the SQLite database if there is no other.
+            database_url: Where it keeps documents.
             env: More environment, such as `{"CRDT_SYNC_JOURNAL_INTERVAL_S": "0.05"}`.
         """
         self.port = free_port()
         self.url = f"ws://{_HOST}:{self.port}"
         self.database_path = folder / "documents.db"
+        """The SQLite file, unless another database was given."""
+        self.database_url = database_url or f"sqlite:///{self.database_path}"
         self._folder = folder
         self._log_path = folder / f"server-{self.port}.log"
         self._env = {
             "CRDT_SYNC_HOST": _HOST,
             "CRDT_SYNC_PORT": str(self.port),
-            "CRDT_SYNC_DATABASE_URL": f"sqlite:///{self.database_path}",
+            "CRDT_SYNC_DATABASE_URL": self.database_url,
             **(env or {}),
         }
         self._process: subprocess.Popen[bytes] | None = None

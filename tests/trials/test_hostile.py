@@ -66,10 +66,10 @@ async def test_a_reproducer_is_refused_or_harmless(path: Path, tmp_path: Path, y
         assert expected.content == {root: got.content[root] for root in expected.content}
         assert expected.state_vector.items() <= got.state_vector.items()
         # What waits for something is kept, though shown to nobody.
-        assert expected.pending == yjs.apply(stored_updates(server.database_path, "trip-1")).pending
+        assert expected.pending == yjs.apply(stored_updates(server.database_url, "trip-1")).pending
     else:
         assert outcome in (4400, "taken")
-    loaded = yjs.apply(stored_updates(server.database_path, "trip-1", waiting=False))
+    loaded = yjs.apply(stored_updates(server.database_url, "trip-1", waiting=False))
     assert loaded.error is None
 
 
@@ -105,7 +105,7 @@ async def test_fuzzed_updates_are_refused_or_harmless(count: int, tmp_path: Path
         assert server.errors() == []
         for seed in range(rooms):
             # The graceful stop has compacted everything; what waits beside the state was never checked, nor shown.
-            loaded = yjs.apply(stored_updates(server.database_path, f"room-{seed}", waiting=False))
+            loaded = yjs.apply(stored_updates(server.database_url, f"room-{seed}", waiting=False))
             assert loaded.error is None, f"seed {seed}"
     # Some must get through, or the fuzzer only knocks at the door.
     assert accepted > count / 20

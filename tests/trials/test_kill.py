@@ -35,7 +35,7 @@ async def test_nothing_confirmed_is_lost_when_the_server_is_killed(rounds: int, 
 
             await server.start()
 
-            assert confirmed <= what_yjs_reads(yjs, stored_updates(server.database_path, ROOM)), f"round {round_}"
+            assert confirmed <= what_yjs_reads(yjs, stored_updates(server.database_url, ROOM)), f"round {round_}"
             async with Editor(server.url, ROOM) as newcomer:
                 await asyncio.wait_for(newcomer.synced.wait(), 10)
                 assert confirmed <= what_yjs_reads(yjs, newcomer.received), f"round {round_}"

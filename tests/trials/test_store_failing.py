@@ -37,7 +37,7 @@ async def test_clients_edit_on_while_the_database_is_locked_and_are_confirmed_af
 
         await ann.until(lambda: set(ann.sent) == set(ann.confirmed), 5)
         await bob.until(lambda: set(bob.sent) == set(bob.confirmed), 5)
-        assert what_yjs_reads(yjs, stored_updates(server.database_path, ROOM)) == {before, *during}
+        assert what_yjs_reads(yjs, stored_updates(server.database_url, ROOM)) == {before, *during}
         # Once when it began, once when it was over.
         assert server.log.count("store_failing") == 1
         assert server.log.count("store_recovered") == 1
@@ -61,7 +61,7 @@ async def test_clients_edit_on_while_the_disk_is_full_and_are_confirmed_afterwar
 
         await ann.until(lambda: set(ann.sent) == set(ann.confirmed), 5)
         await bob.until(lambda: set(bob.sent) == set(bob.confirmed), 5)
-        assert what_yjs_reads(yjs, stored_updates(server.database_path, ROOM)) == {before, *during}
+        assert what_yjs_reads(yjs, stored_updates(server.database_url, ROOM)) == {before, *during}
 
 
 @pytest.mark.timeout(120)

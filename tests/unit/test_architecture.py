@@ -10,8 +10,8 @@ PACKAGES = ("auth", "persistence", "crdt_sync")
 
 # A module imports only from rows above its own.
 ROWS: tuple[frozenset[str], ...] = (
-    frozenset({"errors", "settings", "logs"}),
-    frozenset({"lib0", "ranges"}),
+    frozenset({"errors", "settings", "logs", "pacing"}),
+    frozenset({"lib0", "ranges", "stores"}),
     frozenset({"values", "structure"}),
     frozenset({"update", "standins"}),
     frozenset({"waiting", "tree"}),
@@ -20,7 +20,7 @@ ROWS: tuple[frozenset[str], ...] = (
     frozenset({"room"}),
     frozenset({"checkpoints"}),
     frozenset({"rooms"}),
-    frozenset({"gateway.sync"}),
+    frozenset({"gateway.sync", "gateway.ops"}),
     frozenset({"gateway.app"}),
     frozenset({"transport"}),
     frozenset({"serve"}),
@@ -31,10 +31,12 @@ DOORS = frozenset({"__init__", "__main__", "gateway.__init__"})
 
 HOMES = {
     "pycrdt": {"crdt_sync.document"},
-    "starlette": {"crdt_sync.gateway.app", "crdt_sync.gateway.sync"},
+    "starlette": {"crdt_sync.gateway.app", "crdt_sync.gateway.ops", "crdt_sync.gateway.sync"},
     "uvicorn": {"crdt_sync.serve", "crdt_sync.transport"},
     "pydantic": {"crdt_sync.settings"},
     "pydantic_settings": {"crdt_sync.settings"},
+    "asyncpg": {"persistence.postgres_link"},
+    "zstandard": {"persistence.blobs"},
     "sqlite3": {"persistence.sqlite", "persistence.sqlite_file"},
 }
 # Libraries that a package may not import at all, beside those whose home is elsewhere.
@@ -108,7 +110,14 @@ def test_modules_import_only_from_lower_rows(trees: dict[str, ast.Module]) -> No
 def test_persistence_modules_import_only_from_lower_rows(trees: dict[str, ast.Module]) -> None:
     row_of = {
         f"persistence.{name}": row
-        for row, names in enumerate(({"store"}, {"memory", "sqlite_file"}, {"sqlite"}))
+        for row, names in enumerate(
+            (
+                {"store"},
+                {"blobs", "memory", "sqlite_file", "postgres_link"},
+                {"postgres_schema"},
+                {"sqlite", "postgres"},
+            )
+        )
         for name in names
     }
     for name, tree in trees.items():

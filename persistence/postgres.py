@@ -1,0 +1,401 @@
+"""The store contract on PostgreSQL: for production, and for any number of server processes.
+
+Owns what is said to the database. Leaves connections and what their failures mean to `postgres_link`, tables to
+`postgres_schema`.
+
+Seqs are handed out from the document's row, which stays locked until the commit. So they become visible in order: who
+has read seq 6 has seen 5. With a database sequence a reader could see 6 before 5 is committed, and skip 5 for good.
+Several nodes append to one document at once all the time; they take turns for the length of a commit. Documents are
+locked in the order of their names, so that two nodes can't wait for each other.
+
+An append is one statement, and a transaction by itself: no client that dies in the middle of it can leave a lock
+behind. If its answer is lost it may have been committed; it is then repeated, and its copies change nothing.
+"""
+
+import asyncio
+from collections import Counter
+from collections.abc import Sequence
+from hashlib import sha256
+from typing import Any, Final
+
+from persistence.blobs import decode_waiting, encode_waiting, pack, unpack
+from persistence.postgres_link import Connection, Link
+from persistence.postgres_schema import bring_up_to_date, read_schema
+from persistence.store import (
+    DocumentExists,
+    DocumentHead,
+    DocumentStats,
+    Entry,
+    Export,
+    Row,
+    Schema,
+    Snapshot,
+    StoreCorrupt,
+    Stored,
+    StoreUnavailable,
+)
+
+_PAGE_ROWS: Final = 2000
+# Packing this much takes less than a millisecond; more of it is left to a thread.
+_PACK_INLINE_BYTES_MAX: Final = 64 << 10
+
+# Arrays, one element a document: names in binary order, counts, times. Then, one element an update: which document
+# (from 1), how many updates of the document follow it in this group, user, time, bytes.
+#
+# The documents' ids and new heads come as two arrays in the order of the names, so that an update finds its own by
+# index. A join would be planned for ten rows, whatever comes, and took seconds for a thousand documents.
+_APPEND: Final = """
+WITH advanced AS (
+    INSERT INTO crdt_sync.document AS d (name, head_seq, created_at)
+    SELECT * FROM unnest($1::text[], $2::bigint[], $3::timestamptz[])
+    ON CONFLICT (name) DO UPDATE SET head_seq = d.head_seq + excluded.head_seq
+    RETURNING id, name, head_seq
+), heads AS (
+    SELECT array_agg(id ORDER BY name COLLATE "C") AS ids, array_agg(head_seq ORDER BY name COLLATE "C") AS seqs
+    FROM advanced
+), appended AS (
+    INSERT INTO crdt_sync.document_update (document_id, seq, user_id, accepted_at, "update")
+    SELECT ids[document], seqs[document] - followers, user_id, accepted_at, bytes
+    FROM heads, unnest($4::int[], $5::bigint[], $6::text[], $7::timestamptz[], $8::bytea[])
+        AS u (document, followers, user_id, accepted_at, bytes)
+)
+SELECT seqs FROM heads
+"""
+
+_LOAD_HEAD: Final = """
+SELECT id, created_at, head_seq, s.seq, state, waiting, state_vector
+FROM crdt_sync.document LEFT JOIN crdt_sync.document_snapshot AS s ON document_id = id AND s.seq > $2
+WHERE name = $1
+"""
+_LOAD_PAGE: Final = """
+SELECT seq, "update", user_id, accepted_at FROM crdt_sync.document_update
+WHERE document_id = $1 AND seq BETWEEN $2 AND $3 ORDER BY seq LIMIT $4
+"""
+
+# Each document's lock goes with the transaction; it is only tried for, never waited for. MATERIALIZED: for no other
+# rows than these.
+_LOCK_FOR_CHECKPOINT: Final = """
+WITH wanted AS MATERIALIZED (
+    SELECT id, name, head_seq, coalesce(s.seq, 0) AS folded_seq
+    FROM crdt_sync.document LEFT JOIN crdt_sync.document_snapshot AS s ON document_id = id WHERE name = ANY($1::text[])
+)
+SELECT id, name, head_seq, folded_seq, pg_try_advisory_xact_lock(hashtextextended('crdt_sync checkpoint', id)) AS mine FROM wanted
+"""
+_WRITE_SNAPSHOTS: Final = """
+INSERT INTO crdt_sync.document_snapshot AS old (document_id, seq, taken_at, state_vector, waiting, state)
+SELECT document_id, seq, now(), state_vector, waiting, state
+FROM unnest($1::bigint[], $2::bigint[], $3::bytea[], $4::bytea[], $5::bytea[])
+    AS new (document_id, seq, state_vector, waiting, state)
+ON CONFLICT (document_id) DO UPDATE SET seq = excluded.seq, taken_at = excluded.taken_at,
+    state_vector = excluded.state_vector, waiting = excluded.waiting, state = excluded.state
+WHERE old.seq <= excluded.seq
+RETURNING document_id
+"""
+# Read from the table, by a statement that sees what the former wrote; hashed there, so that it needn't travel.
+_READ_SNAPSHOTS_BACK: Final = """
+SELECT document_id, seq, sha256(state_vector) AS state_vector, sha256(waiting) AS waiting, sha256(state) AS state
+FROM crdt_sync.document_snapshot WHERE document_id = ANY($1::bigint[])
+"""
+# From the snapshot before: what is below it is gone already, but may still be in the way, dead.
+_FOLD: Final = """
+DELETE FROM crdt_sync.document_update AS u
+USING unnest($1::bigint[], $2::bigint[], $3::bigint[]) AS folded (document_id, before, seq)
+WHERE u.document_id = folded.document_id AND u.seq > folded.before AND u.seq <= folded.seq
+"""
+
+# Fails if a table is missing or may not be read.
+_CHECK: Final = """
+SELECT current_setting('transaction_read_only') FROM (VALUES (1)) AS one
+LEFT JOIN (SELECT FROM crdt_sync.document, crdt_sync.document_update, crdt_sync.document_snapshot LIMIT 0) AS t ON true
+"""
+
+_STATS: Final = """
+SELECT name, head_seq, coalesce(rows, 0) AS rows, coalesce(log_bytes, 0)::bigint AS log_bytes,
+    coalesce(s.seq, 0) AS snapshot_seq,
+    coalesce(octet_length(state) + octet_length(waiting) + octet_length(state_vector), 0) AS snapshot_bytes, oldest_at
+FROM crdt_sync.document AS d LEFT JOIN crdt_sync.document_snapshot AS s ON s.document_id = d.id
+LEFT JOIN (
+    SELECT document_id, count(*) AS rows, sum(octet_length("update")) AS log_bytes, min(accepted_at) AS oldest_at
+    FROM crdt_sync.document_update GROUP BY document_id
+) AS u ON u.document_id = d.id
+ORDER BY name
+"""
+
+
+class PostgresStore:
+    """A `Store` in one PostgreSQL database. See `open_store` for the arguments."""
+
+    shared = True
+
+    def __init__(
+        self, url: str, *, replica_url: str | None, migrate: bool, timeout_s: float, connections_max: int
+    ) -> None:
+        # Loading many rooms must not keep the journal waiting, nor a checkpoint of megabytes.
+        pools = {"append": 1, "checkpoint": 1, "read": max(1, connections_max - 2)}
+        self._primary = Link(url, pools=pools, timeout_s=timeout_s)
+        self._replica: Link | None = None
+        if replica_url is not None:
+            self._replica = Link(
+                replica_url, pools={"read": max(1, connections_max)}, timeout_s=timeout_s, standby_ok=True
+            )
+        self._migrate = migrate
+        self._is_open = False
+
+    async def open(self) -> None:
+        """See `Store.open`."""
+        if self._is_open:
+            return
+        try:
+            await self._primary.open()
+            await bring_up_to_date(self._primary, migrate=self._migrate)
+            if self._replica is not None:
+                await self._replica.open()
+        except BaseException:
+            await self.close()
+            raise
+        self._is_open = True
+
+    async def close(self) -> None:
+        """See `Store.close`."""
+        self._is_open = False
+        await self._primary.close()
+        if self._replica is not None:
+            await self._replica.close()
+
+    async def schema(self) -> Schema:
+        """See `Store.schema`."""
+        if self._is_open:
+            return await self._read_schema()
+        try:
+            await self._primary.open()
+            return await self._read_schema()
+        finally:
+            await self._primary.close()
+
+    async def check(self) -> None:
+        """See `Store.check`. Whether there is room on the disk shows only when something is appended."""
+        link = self._primary
+        async with link.connection("read", "check") as connection, link.statement(connection):
+            read_only = await connection.fetchval(_CHECK)
+        if read_only == "on":
+            raise StoreUnavailable(f"{self.describe()} is read-only")
+
+    async def load(self, document: str, *, after: int = 0) -> Stored:
+        """See `Store.load`."""
+        async with (
+            self._primary.connection("read", f"load of {document!r}") as connection,
+            self._primary.transaction(connection, "ISOLATION LEVEL REPEATABLE READ READ ONLY"),
+        ):
+            export = await _read(connection, document, after)
+        if export is None:
+            return Stored(head_seq=0, snapshot=None, updates=())
+        return Stored(export.head_seq, export.snapshot, tuple([row.update for row in export.rows]))
+
+    async def append(self, entries: Sequence[Entry]) -> list[int]:
+        """See `Store.append`."""
+        if not entries:
+            return []
+        names, arguments, followers = _append_arguments(entries)
+        async with (
+            self._primary.connection("append", f"append of {len(arguments[-1])} updates") as connection,
+            self._primary.statement(connection),
+        ):
+            seqs = await connection.fetchval(_APPEND, *arguments)
+        heads = dict(zip(names, seqs, strict=True))
+        return [heads[entry.document] - left for entry, left in zip(entries, followers, strict=True)]
+
+    async def checkpoint(self, snapshots: Sequence[Snapshot]) -> frozenset[str]:
+        """See `Store.checkpoint`."""
+        if not snapshots:
+            return frozenset()
+        by_name = {snapshot.document: snapshot for snapshot in snapshots}
+        blobs = await _pack_all(snapshots)
+        async with (
+            self._primary.connection("checkpoint", f"checkpoint of {len(by_name)} documents") as connection,
+            self._primary.transaction(connection),
+        ):
+            found = {row["name"]: row for row in await connection.fetch(_LOCK_FOR_CHECKPOINT, list(by_name))}
+            for name, snapshot in by_name.items():
+                _check_not_ahead(snapshot, found[name]["head_seq"] if name in found else 0)
+            mine = {row["id"]: by_name[name] for name, row in found.items() if row["mine"]}
+            before = {row["id"]: row["folded_seq"] for row in found.values()}
+            written = await _write_snapshots(
+                connection, {id_: (one.seq, *blobs[one.document]) for id_, one in mine.items()}
+            )
+            await connection.execute(
+                _FOLD, written, [before[id_] for id_ in written], [mine[id_].seq for id_ in written]
+            )
+        return frozenset(name for name, row in found.items() if not row["mine"])
+
+    async def documents(self) -> list[DocumentHead]:
+        """See `Store.documents`."""
+        rows = await self._fetch_for_tools(
+            "list of documents", "SELECT name, head_seq FROM crdt_sync.document ORDER BY name"
+        )
+        return [DocumentHead(*row) for row in rows]
+
+    async def stats(self) -> list[DocumentStats]:
+        """See `Store.stats`."""
+        return [DocumentStats(*row) for row in await self._fetch_for_tools("statistics", _STATS)]
+
+    async def size_bytes(self) -> int:
+        """See `Store.size_bytes`."""
+        ((size,),) = await self._fetch_for_tools(
+            "size",
+            "SELECT coalesce(sum(pg_total_relation_size(c.oid)), 0)::bigint FROM pg_class AS c "
+            "JOIN pg_namespace AS n ON n.oid = relnamespace WHERE nspname = 'crdt_sync' AND relkind = 'r'",
+        )
+        return int(size)
+
+    async def export(self, document: str) -> Export | None:
+        """See `Store.export`."""
+        link = self._replica or self._primary
+        async with (
+            link.connection("read", f"export of {document!r}") as connection,
+            link.transaction(connection, "ISOLATION LEVEL REPEATABLE READ READ ONLY"),
+        ):
+            return await _read(connection, document, 0)
+
+    async def put(self, export: Export, *, replace: bool = False) -> None:
+        """See `Store.put`."""
+        name, snapshot = export.document, export.snapshot
+        async with (
+            self._primary.connection("checkpoint", f"put of {name!r}") as connection,
+            self._primary.transaction(connection),
+        ):
+            id_ = await connection.fetchval("SELECT id FROM crdt_sync.document WHERE name = $1 FOR UPDATE", name)
+            if id_ is not None and not replace:
+                raise DocumentExists(f"{name!r} is in {self.describe()} already")
+            for table in ("document_update", "document_snapshot"):
+                await connection.execute(f"DELETE FROM crdt_sync.{table} WHERE document_id = $1", id_)
+            await connection.execute("DELETE FROM crdt_sync.document WHERE id = $1", id_)
+            id_ = await connection.fetchval(
+                "INSERT INTO crdt_sync.document (name, head_seq, created_at) VALUES ($1, $2, $3) RETURNING id",
+                *(name, export.head_seq, export.created_at),
+            )
+            if snapshot is not None:
+                await _write_snapshots(connection, {id_: (snapshot.seq, *(await _pack_all([snapshot]))[name])})
+            await connection.copy_records_to_table(
+                "document_update",
+                schema_name="crdt_sync",
+                columns=("document_id", "seq", "update", "user_id", "accepted_at"),
+                records=[(id_, *row) for row in export.rows],
+            )
+
+    def describe(self) -> str:
+        """See `Store.describe`."""
+        return self._primary.describe()
+
+    async def _read_schema(self) -> Schema:
+        link = self._primary
+        async with link.connection("read", "reading the schema") as connection, link.transaction(connection):
+            return await read_schema(connection)
+
+    async def _fetch_for_tools(self, what: str, query: str) -> list[Any]:
+        link = self._replica or self._primary
+        async with link.connection("read", what) as connection, link.statement(connection):
+            return list(await connection.fetch(query))
+
+
+def _append_arguments(entries: Sequence[Entry]) -> tuple[list[str], tuple[list[Any], ...], list[int]]:
+    """Turn entries into what `_APPEND` takes.
+
+    Returns:
+        The documents' names in binary order; the arguments; for each entry, how many updates of its document follow
+        after its last one.
+    """
+    updates_of = [[bytes(update) for update in entry.updates] for entry in entries]
+    counts: Counter[str] = Counter()
+    created_at: dict[str, Any] = {}
+    for entry, updates in zip(entries, updates_of, strict=True):
+        counts[entry.document] += len(updates)
+        created_at.setdefault(entry.document, entry.accepted_at)
+    names = sorted(counts, key=str.encode)
+    index = {name: i for i, name in enumerate(names, start=1)}
+
+    left = dict(counts)
+    followers = []
+    documents: list[int] = []
+    following: list[int] = []
+    users: list[str | None] = []
+    times: list[Any] = []
+    for entry, updates in zip(entries, updates_of, strict=True):
+        count, name = len(updates), entry.document
+        documents += [index[name]] * count
+        following += range(left[name] - 1, left[name] - 1 - count, -1)
+        users += [entry.user_id] * count
+        times += [entry.accepted_at] * count
+        left[name] -= count
+        followers.append(left[name])
+    flat = [update for updates in updates_of for update in updates]
+    heads = (names, [counts[name] for name in names], [created_at[name] for name in names])
+    return names, (*heads, documents, following, users, times, flat), followers
+
+
+async def _read(connection: Connection, document: str, after: int) -> Export | None:
+    """Read a document in a transaction that sees one moment."""
+    head = await connection.fetchrow(_LOAD_HEAD, document, after)
+    if head is None:
+        return None
+    id_, created_at, head_seq, snapshot_seq, state, waiting, state_vector = head
+    snapshot = None
+    if snapshot_seq is not None:
+        snapshot = Snapshot(
+            document,
+            seq=snapshot_seq,
+            state=unpack(state),
+            waiting=decode_waiting(unpack(waiting)),
+            state_vector=state_vector,
+        )
+    seq = first = max(after, snapshot_seq or 0) + 1
+    rows: list[Row] = []
+    while seq <= head_seq:
+        page = await connection.fetch(_LOAD_PAGE, id_, seq, head_seq, _PAGE_ROWS)
+        if [row[0] for row in page] != list(range(seq, min(seq + _PAGE_ROWS, head_seq + 1))):
+            raise StoreCorrupt(f"an update of {document!r} is missing: its log should have {first} to {head_seq}")
+        rows += [Row(*row) for row in page]
+        seq += len(page)
+    return Export(document, created_at, head_seq, snapshot, tuple(rows))
+
+
+async def _write_snapshots(connection: Connection, rows: dict[int, tuple[int, bytes, bytes, bytes]]) -> list[int]:
+    """Write snapshots and read them back.
+
+    Args:
+        connection: In a transaction.
+        rows: By document id: seq, state vector, waiting, state.
+
+    Returns:
+        The ids of those that were written. The others' stored snapshots are newer.
+
+    Raises:
+        StoreCorrupt: What reads back is something else.
+    """
+    columns = zip(*((id_, *row) for id_, row in rows.items()), strict=True) if rows else [()] * 5
+    written = [row[0] for row in await connection.fetch(_WRITE_SNAPSHOTS, *(list(column) for column in columns))]
+    read_back = {row[0]: tuple(row)[1:] for row in await connection.fetch(_READ_SNAPSHOTS_BACK, written)}
+    for id_ in written:
+        seq, *blobs = rows[id_]
+        if read_back.get(id_) != (seq, *(sha256(blob).digest() for blob in blobs)):
+            raise StoreCorrupt(f"the snapshot of document {id_} at seq {seq} read back different")
+    return written
+
+
+async def _pack_all(snapshots: Sequence[Snapshot]) -> dict[str, tuple[bytes, bytes, bytes]]:
+    """By document: state vector, waiting and state, as they are stored."""
+
+    def pack_them() -> dict[str, tuple[bytes, bytes, bytes]]:
+        return {
+            one.document: (one.state_vector, pack(encode_waiting(one.waiting)), pack(one.state)) for one in snapshots
+        }
+
+    if sum(len(one.state) for one in snapshots) <= _PACK_INLINE_BYTES_MAX:
+        return pack_them()
+    return await asyncio.to_thread(pack_them)
+
+
+def _check_not_ahead(snapshot: Snapshot, head_seq: int) -> None:
+    if snapshot.seq > head_seq:
+        raise StoreCorrupt(
+            f"snapshot of {snapshot.document!r} at seq {snapshot.seq} is ahead of its log, which ends at {head_seq}"
+        )

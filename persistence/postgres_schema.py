@@ -1,0 +1,132 @@
+"""The tables in PostgreSQL and how they come about.
+
+They live in a schema of their own, `crdt_sync`, so that they can share a database with an application's tables.
+Every statement names it: a search path is a session's setting, and behind a pooler there are no sessions.
+"""
+
+import logging
+from typing import Final
+
+from persistence.postgres_link import Connection, Link
+from persistence.store import Schema, StoreUnusable
+
+log = logging.getLogger("persistence.postgres")
+
+# Entry n brings a database from version n to n + 1. Only ever add; released entries stay as they are.
+#
+# No foreign keys: only `postgres` writes here, and checking one for every update costs as much as storing it.
+#
+# document: its rows change with every commit. Free space on their pages lets PostgreSQL put a row's new version beside
+# the old one and skip the index (HOT); without it, every commit would leave a dead index entry.
+#
+# document_update is a queue: rows come by the thousand and go with the next checkpoint. By default autovacuum waits for
+# dead rows to reach a fifth of a table whose size it last saw at some moment or other. A fixed number makes
+# it come when there is something to do, and without cost delay it is done before the next batch. It doesn't cut
+# free pages off the end: that locks out appends for a moment, for pages that the next of them would need again.
+# Updates aren't compressed: most are too small, and those that aren't are often a client's history, sent once.
+#
+# document_snapshot: few rows, large and overwritten all the time, so the same goes for its out-of-line part.
+MIGRATIONS: Final = (
+    """
+    CREATE TABLE crdt_sync.document (
+        id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+        name text COLLATE "C" NOT NULL UNIQUE,
+        head_seq bigint NOT NULL,
+        created_at timestamptz NOT NULL,
+        deleted_at timestamptz
+    ) WITH (fillfactor = 60, autovacuum_vacuum_scale_factor = 0.05);
+
+    CREATE TABLE crdt_sync.document_update (
+        document_id bigint NOT NULL,
+        seq bigint NOT NULL,
+        user_id text,
+        accepted_at timestamptz NOT NULL,
+        "update" bytea NOT NULL,
+        PRIMARY KEY (document_id, seq)
+    ) WITH (
+        autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 10000,
+        autovacuum_vacuum_cost_delay = 0, vacuum_truncate = off,
+        toast.autovacuum_vacuum_scale_factor = 0, toast.autovacuum_vacuum_threshold = 10000,
+        toast.autovacuum_vacuum_cost_delay = 0, toast.vacuum_truncate = off
+    );
+
+    CREATE TABLE crdt_sync.document_snapshot (
+        document_id bigint PRIMARY KEY,
+        seq bigint NOT NULL,
+        taken_at timestamptz NOT NULL,
+        state_vector bytea NOT NULL,
+        waiting bytea NOT NULL, -- both: see `blobs.pack`
+        state bytea NOT NULL
+    ) WITH (
+        fillfactor = 60, autovacuum_vacuum_scale_factor = 0.05,
+        toast.autovacuum_vacuum_scale_factor = 0.05, toast.autovacuum_vacuum_threshold = 10000,
+        toast.autovacuum_vacuum_cost_delay = 0
+    );
+
+    ALTER TABLE crdt_sync.document_update ALTER COLUMN "update" SET STORAGE EXTERNAL;
+    ALTER TABLE crdt_sync.document_snapshot
+        ALTER COLUMN state_vector SET STORAGE EXTERNAL,
+        ALTER COLUMN waiting SET STORAGE EXTERNAL,
+        ALTER COLUMN state SET STORAGE EXTERNAL;
+    """,
+)
+
+# Any number will do that nobody else takes: "crdtsync" as eight bytes.
+_MIGRATION_LOCK: Final = int.from_bytes(b"crdtsync", "big")
+
+
+async def read_schema(connection: Connection) -> Schema:
+    """Tell the schema's version; inside a transaction too, so it can't ask for what may not be there."""
+    found = 0
+    if await connection.fetchval("SELECT to_regclass('crdt_sync.migration')") is not None:
+        found = await connection.fetchval("SELECT coalesce(max(version), 0) FROM crdt_sync.migration")
+    return Schema(found, len(MIGRATIONS))
+
+
+async def bring_up_to_date(link: Link, *, migrate: bool) -> None:
+    """Make the schema the one that this release knows. Any number of servers may do so at once.
+
+    Args:
+        link: Open.
+        migrate: Whether it may be changed.
+
+    Raises:
+        StoreUnusable: It is newer; or older, and may not be changed.
+    """
+    async with link.connection("read", "reading the schema") as connection, link.transaction(connection):
+        schema = await read_schema(connection)
+    _refuse_newer(schema, link)
+    if schema.found == schema.known:
+        return
+    if not migrate:
+        raise StoreUnusable(
+            f"{link.describe()} has schema {schema.found}, this version needs {schema.known}: run crdt-sync migrate"
+        )
+    async with link.connection("append", "migrating the schema") as connection, link.transaction(connection):
+        # Held until commit. Who had to wait finds the work done.
+        await connection.execute(f"SELECT pg_advisory_xact_lock({_MIGRATION_LOCK})")
+        schema = await read_schema(connection)
+        _refuse_newer(schema, link)
+        if not schema.found:
+            await _create_namespace(connection)
+        for version, script in enumerate(MIGRATIONS[schema.found :], start=schema.found + 1):
+            await connection.execute(script)
+            await connection.execute(f"INSERT INTO crdt_sync.migration (version) VALUES ({version})")
+            log.info("schema_migrated", extra={"database": link.describe(), "version": version})
+
+
+def _refuse_newer(schema: Schema, link: Link) -> None:
+    if schema.found > schema.known:
+        raise StoreUnusable(
+            f"{link.describe()} has schema {schema.found}, this version knows up to {schema.known}: "
+            "run the newer crdt-sync again, or restore a backup from before the upgrade"
+        )
+
+
+async def _create_namespace(connection: Connection) -> None:
+    # An administrator may have made the schema for a user who may not make any; IF NOT EXISTS would be refused.
+    if not await connection.fetchval("SELECT count(*) FROM pg_namespace WHERE nspname = 'crdt_sync'"):
+        await connection.execute("CREATE SCHEMA crdt_sync")
+    await connection.execute(
+        "CREATE TABLE crdt_sync.migration (version int PRIMARY KEY, applied_at timestamptz NOT NULL DEFAULT now())"
+    )
