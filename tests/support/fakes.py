@@ -204,6 +204,7 @@ class MoodyStore:
         failing: Method name to the error that every call of it raises, before anything happens.
         calls: How often each method was called, failures included.
         appended: The entries of every append that the real store committed.
+        answers_after_s: Method name to how long it takes to answer once it has done its work.
         busy_elsewhere: Documents that another node is about to store a snapshot of.
     """
 
@@ -215,6 +216,7 @@ class MoodyStore:
         self.calls: Counter[str] = Counter()
         self.appended: list[list[Entry]] = []
         self.checkpointed: list[list[Snapshot]] = []
+        self.answers_after_s: dict[str, float] = {}
         self.busy_elsewhere: set[str] = set()
         self._fail_once: dict[str, deque[Exception]] = {}
         self._lose_answer: Counter[str] = Counter()
@@ -279,7 +281,9 @@ class MoodyStore:
     async def load(self, document: str, *, after: int = 0) -> Stored:
         """See `Store.load`."""
         await self._pass("load")
-        return await self.inner.load(document, after=after)
+        stored = await self.inner.load(document, after=after)
+        await asyncio.sleep(self.answers_after_s.get("load", 0))
+        return stored
 
     async def append(self, entries: Sequence[Entry]) -> list[int]:
         """See `Store.append`."""
