@@ -154,6 +154,9 @@ class Link:
                         connection.terminate()
                         raise
         except _FAILURES as error:
+            # The others' may lead to the same server: the next to be used are made anew.
+            for each in self._pools.values():
+                await each.expire_connections()
             raise StoreUnavailable(self._sentence(what, error)) from error
 
     @asynccontextmanager

@@ -78,7 +78,12 @@ _MIGRATION_LOCK: Final = int.from_bytes(b"crdtsync", "big")
 async def read_schema(connection: Connection) -> Schema:
     """Tell the schema's version; inside a transaction too, so it can't ask for what may not be there."""
     found = 0
-    if await connection.fetchval("SELECT to_regclass('crdt_sync.migration')") is not None:
+    # A query of the catalogue, not to_regclass(): that answers from a cache, which may not know yet what another
+    # server committed a moment ago.
+    if await connection.fetchval(
+        "SELECT count(*) FROM pg_class AS c JOIN pg_namespace AS n ON n.oid = relnamespace "
+        "WHERE nspname = 'crdt_sync' AND relname = 'migration'"
+    ):
         found = await connection.fetchval("SELECT coalesce(max(version), 0) FROM crdt_sync.migration")
     return Schema(found, len(MIGRATIONS))
 

@@ -24,7 +24,7 @@ from urllib.parse import urlsplit
 
 import asyncpg
 
-from .processes import can_run, copy_for, private_folder, run, unprivileged_account
+from .processes import can_run, copy_for, descendants, private_folder, run, unprivileged_account
 from .services import HOST, Service, Unavailable
 
 _PROGRAMS_VARIABLE = "TEST_POSTGRES_PROGRAMS"
@@ -110,6 +110,17 @@ class PostgresServer(Service):
             *("--write-recovery-conf", "--wal-method", "stream", "--checkpoint", "fast", "--no-sync"),
         )
         return copy
+
+    def limit_files(self, size: int | None) -> None:
+        """Have the disk be full, as its processes see it, where a file would grow beyond `size` bytes; None: no more."""
+        for pid in (self.pid, *descendants(self.pid)):
+            limit = "unlimited" if size is None else size
+            with contextlib.suppress(AssertionError):  # a backend may have ended by now
+                run(
+                    ["prlimit", "--pid", str(pid), f"--fsize={limit}:unlimited"],
+                    folder=self.folder,
+                    account=self._account,
+                )
 
     def promote(self) -> None:
         """Make a standby a server of its own, and return once it accepts writes."""

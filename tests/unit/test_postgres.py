@@ -1,0 +1,631 @@
+"""What PostgreSQL adds to the contract: other nodes, other servers, and everything that can go wrong on the way there."""
+
+import asyncio
+import os
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
+from datetime import UTC, datetime
+from urllib.parse import urlsplit
+
+import asyncpg
+import pytest
+
+from persistence import (
+    DocumentHead,
+    Entry,
+    Schema,
+    Snapshot,
+    Store,
+    StoreCorrupt,
+    StoreUnavailable,
+    StoreUnusable,
+    open_store,
+)
+from persistence.postgres_schema import MIGRATIONS
+from tests.support.pgbouncer import PgBouncer
+from tests.support.postgres import PostgresServer, execute
+from tests.support.proxy import Proxy
+from tests.support.server import free_port
+from tests.support.services import require
+
+NOW = datetime(2026, 5, 4, 3, 2, 1, tzinfo=UTC)
+
+
+def entry(document: str, *updates: bytes) -> Entry:
+    return Entry(document, updates, accepted_at=NOW)
+
+
+@asynccontextmanager
+async def opened(url: str, **options: object) -> AsyncIterator[Store]:
+    store = open_store(url, **{"timeout_s": 5.0, **options})  # type: ignore[arg-type]
+    await store.open()
+    try:
+        yield store
+    finally:
+        await store.close()
+
+
+@pytest.fixture
+def own_postgres() -> Iterator[PostgresServer]:
+    """A server that the test may do anything to."""
+    with require(PostgresServer) as server:
+        yield server
+
+
+@asynccontextmanager
+async def session(url: str) -> AsyncIterator[asyncpg.Connection]:
+    """Somebody else's connection."""
+    connection = await asyncpg.connect(url)
+    try:
+        yield connection
+    finally:
+        await connection.close()
+
+
+async def until_it_works(store: Store, *entries: Entry, timeout_s: float = 10) -> list[int]:
+    """Append as the journal does: again and again."""
+    async with asyncio.timeout(timeout_s):
+        while True:
+            try:
+                return await store.append(entries)
+            except StoreUnavailable:
+                await asyncio.sleep(0.05)
+
+
+async def until_it_fails(store: Store, saying: str, one: Entry | None = None) -> None:
+    """Append until that fails in a certain way; a connection that is lost fails in another way first."""
+    for _ in range(100):
+        try:
+            await store.append([one or entry("x", b"again")])
+        except StoreUnavailable as error:
+            if saying in str(error):
+                return
+    raise AssertionError(f"nothing failed with {saying!r}")
+
+
+# --------------------------------------------------------------------------------------------------------- several nodes
+
+
+async def test_nodes_append_to_one_document_at_once_and_nobody_sees_a_gap(postgres_url: str) -> None:
+    async def write(store: Store, node: int) -> None:
+        for i in range(60):
+            # In an order that would deadlock, were it the order of locking.
+            names = ("x", "y", "z") if node % 2 else ("z", "y", "x")
+            await store.append([entry(name, b"%d-%d" % (node, i)) for name in names])
+
+    async def watch(store: Store) -> None:
+        seen: tuple[bytes, ...] = ()
+        while len(seen) < 240:
+            updates = (await store.load("x")).updates
+            assert updates[: len(seen)] == seen, "what was read once stays where it was"
+            seen = updates
+
+    async with (
+        opened(postgres_url) as a,
+        opened(postgres_url) as b,
+        opened(postgres_url) as c,
+        opened(postgres_url) as d,
+    ):
+        async with asyncio.TaskGroup() as tasks:
+            for node, store in enumerate((a, b, c, d)):
+                tasks.create_task(write(store, node))
+            tasks.create_task(watch(a))
+
+        assert await a.documents() == [DocumentHead(name, 240) for name in "xyz"]
+
+
+async def test_a_document_that_another_node_is_checkpointing_is_passed_over(postgres_url: str) -> None:
+    async with opened(postgres_url) as store, session(postgres_url) as other:
+        await store.append([entry("x", b"1"), entry("y", b"1")])
+        snapshots = [Snapshot(name, seq=1, state=b"s", state_vector=b"v") for name in "xy"]
+        transaction = other.transaction()
+        await transaction.start()
+        await other.execute(
+            "SELECT pg_advisory_xact_lock(hashtextextended('crdt_sync checkpoint', id)) FROM crdt_sync.document "
+            "WHERE name = 'x'"
+        )
+
+        during = await store.checkpoint(snapshots)
+        passed_over = await store.load("x")
+        await transaction.rollback()
+        after = await store.checkpoint(snapshots)
+
+        assert (during, after) == ({"x"}, frozenset())
+        assert (passed_over.snapshot, passed_over.updates) == (None, (b"1",))
+        assert (await store.load("x")).snapshot is not None
+
+
+async def test_a_checkpoint_does_not_wait_for_an_append_nor_an_append_for_a_checkpoint(postgres_url: str) -> None:
+    async with opened(postgres_url) as store, session(postgres_url) as other:
+        await store.append([entry("x", b"1")])
+        transaction = other.transaction()
+        await transaction.start()
+        await other.execute("UPDATE crdt_sync.document SET head_seq = 2")
+
+        assert await store.checkpoint([Snapshot("x", seq=1, state=b"s", state_vector=b"v")]) == frozenset()
+
+        await transaction.rollback()
+        transaction = other.transaction()
+        await transaction.start()
+        await other.execute("UPDATE crdt_sync.document_snapshot SET state = state")
+        assert await store.append([entry("x", b"2")]) == [2]
+        await transaction.rollback()
+
+
+async def test_ten_stores_open_at_once_on_an_empty_database_and_make_one_schema(postgres_url: str) -> None:
+    stores = [open_store(postgres_url) for _ in range(10)]
+
+    await asyncio.gather(*(store.open() for store in stores))
+
+    assert [await store.append([entry("x", b"u")]) for store in stores] == [[n] for n in range(1, 11)]
+    await asyncio.gather(*(store.close() for store in stores))
+    versions = execute(postgres_url, "SELECT version FROM crdt_sync.migration ORDER BY version")
+    assert [row[0] for row in versions] == list(range(1, len(MIGRATIONS) + 1))
+
+
+# ----------------------------------------------------------------------------------------------------------- the schema
+
+
+async def test_a_newer_schema_is_refused_and_left_alone(postgres_url: str) -> None:
+    async with opened(postgres_url):
+        pass
+    execute(postgres_url, "INSERT INTO crdt_sync.migration (version) VALUES (1000)")
+
+    with pytest.raises(StoreUnusable, match=r"schema 1000, this version knows up to \d+: run the newer crdt-sync"):
+        await open_store(postgres_url).open()
+
+
+async def test_who_may_not_migrate_is_told_what_to_run(postgres_url: str) -> None:
+    store = open_store(postgres_url, migrate=False)
+
+    with pytest.raises(StoreUnusable, match="crdt-sync migrate"):
+        await store.open()
+
+    assert await store.schema() == Schema(0, len(MIGRATIONS))
+    assert execute(postgres_url, "SELECT count(*) FROM pg_namespace WHERE nspname = 'crdt_sync'")[0][0] == 0
+
+
+async def test_a_user_without_rights_on_the_database_can_use_a_schema_made_for_it(postgres_url: str) -> None:
+    execute(postgres_url, "DROP ROLE IF EXISTS modest")
+    execute(postgres_url, "CREATE ROLE modest LOGIN")
+    execute(postgres_url, "CREATE SCHEMA crdt_sync AUTHORIZATION modest")
+    url = urlsplit(postgres_url)
+
+    async with opened(url._replace(netloc=f"modest@{url.hostname}:{url.port}").geturl()) as store:
+        assert await store.append([entry("x", b"u")]) == [1]
+
+
+async def test_an_applications_tables_in_the_same_database_are_not_in_the_way(postgres_url: str) -> None:
+    execute(postgres_url, "CREATE TABLE document (id int)")
+
+    async with opened(postgres_url) as store:
+        await store.append([entry("x", b"u")])
+
+    assert execute(postgres_url, "SELECT count(*) FROM document")[0][0] == 0
+
+
+# ------------------------------------------------------------------------------------------------------------- snapshots
+
+
+async def test_large_states_are_stored_compressed(postgres_url: str) -> None:
+    state = b"".join(b"place %d is nice; " % i for i in range(20_000))
+    async with opened(postgres_url) as store:
+        await store.append([entry("x", b"u")])
+        await store.checkpoint([Snapshot("x", seq=1, state=state, state_vector=b"v")])
+
+        loaded = (await store.load("x")).snapshot
+
+    assert loaded is not None
+    assert loaded.state == state
+    assert execute(postgres_url, "SELECT octet_length(state) FROM crdt_sync.document_snapshot")[0][0] < len(state) / 4
+
+
+@pytest.mark.parametrize(("column", "position"), [("state", 40), ("state", 0), ("waiting", 0)])
+async def test_a_byte_that_was_changed_on_disk_is_noticed(postgres_url: str, column: str, position: int) -> None:
+    async with opened(postgres_url) as store:
+        await store.append([entry("x", b"u")])
+        snapshot = Snapshot(
+            "x", seq=1, state=b"".join(b"place %d " % i for i in range(500)), waiting=(b"w" * 999,), state_vector=b"v"
+        )
+        await store.checkpoint([snapshot])
+        execute(
+            postgres_url,
+            f"UPDATE crdt_sync.document_snapshot SET {column} = set_byte({column}, {position}, "
+            f"get_byte({column}, {position}) # 64)",
+        )
+
+        with pytest.raises(StoreCorrupt):
+            await store.load("x")
+
+
+async def test_a_missing_row_is_noticed(postgres_url: str) -> None:
+    async with opened(postgres_url) as store:
+        await store.append([entry("x", b"1", b"2", b"3")])
+        execute(postgres_url, "DELETE FROM crdt_sync.document_update WHERE seq = 2")
+
+        with pytest.raises(StoreCorrupt, match="missing"):
+            await store.load("x")
+        assert (await store.load("x", after=2)).updates == (b"3",)
+
+
+# -------------------------------------------------------------------------------------------------------------- failures
+
+
+async def test_a_commit_whose_answer_is_lost_is_repeated_without_harm(own_postgres: PostgresServer) -> None:
+    url = own_postgres.create_database()
+    async with Proxy(own_postgres.port) as proxy, opened(proxy.url(url)) as store:
+        await store.append([entry("x", b"before")])
+        proxy.cut_at_answer_to(b"the lost one")
+
+        with pytest.raises(StoreUnavailable, match=r"append of 1 updates failed: .+ \(PostgreSQL database"):
+            await store.append([entry("x", b"the lost one")])
+        repeated = await store.append([entry("x", b"the lost one")])
+
+        assert proxy.answers_cut == 1
+        assert repeated == [3]
+        assert (await store.load("x")).updates == (b"before", b"the lost one", b"the lost one")
+
+
+async def test_lost_connections_are_made_anew(own_postgres: PostgresServer) -> None:
+    url = own_postgres.create_database()
+    async with Proxy(own_postgres.port) as proxy, opened(proxy.url(url)) as store:
+        await store.append([entry("x", b"1")])
+        await store.load("x")
+        proxy.cut()
+        await asyncio.sleep(0)
+
+        assert await until_it_works(store, entry("x", b"2")) == [2]
+        proxy.refuse()
+        proxy.cut()
+        with pytest.raises(StoreUnavailable):
+            await store.append([entry("x", b"3")])
+        await proxy.accept()
+        assert await store.append([entry("x", b"3")]) == [3]
+
+
+async def test_a_server_that_was_killed_has_everything_that_it_confirmed(own_postgres: PostgresServer) -> None:
+    url = own_postgres.create_database()
+    async with opened(url) as store:
+        await store.append([entry("x", b"1")])
+        own_postgres.kill()
+        with pytest.raises(StoreUnavailable):
+            await store.append([entry("x", b"2")])
+        with pytest.raises(StoreUnavailable):
+            await store.check()
+        own_postgres.start()
+
+        assert await until_it_works(store, entry("x", b"2")) == [2]
+        await store.check()
+
+
+async def test_a_server_that_hangs_is_given_up_in_time(own_postgres: PostgresServer) -> None:
+    url = own_postgres.create_database()
+    async with opened(url, timeout_s=0.5) as store:
+        await store.append([entry("x", b"1")])
+        own_postgres.freeze()
+        loop = asyncio.get_running_loop()
+        started_at = loop.time()
+
+        for _ in range(3):
+            with pytest.raises(StoreUnavailable, match=r"no answer within 0\.5 s"):
+                await store.append([entry("x", b"2")])
+        took_s = loop.time() - started_at
+        own_postgres.thaw()
+
+        assert took_s < 3
+        await until_it_works(store, entry("x", b"3"))
+        updates = (await store.load("x")).updates
+        assert updates[0] == b"1"
+        assert updates[-1] == b"3"
+        assert set(updates) <= {b"1", b"2", b"3"}, "an attempt that was given up may have been carried out later"
+
+
+async def test_a_store_closes_although_its_server_hangs(own_postgres: PostgresServer) -> None:
+    url = own_postgres.create_database()
+    async with opened(url) as store:
+        await store.append([entry("x", b"1")])
+        own_postgres.freeze()
+
+        async with asyncio.timeout(5):
+            await store.close()
+        own_postgres.thaw()
+
+
+async def test_a_lock_on_the_table_costs_time_only_and_leaves_nobody_waiting(postgres_url: str) -> None:
+    async with opened(postgres_url, timeout_s=0.5) as store:
+        await store.append([entry("x", b"1")])
+        async with session(postgres_url) as other:
+            transaction = other.transaction()
+            await transaction.start()
+            await other.execute("LOCK TABLE crdt_sync.document IN ACCESS EXCLUSIVE MODE")
+            with pytest.raises(StoreUnavailable):
+                await store.append([entry("x", b"2")])
+            async with asyncio.timeout(5):
+                while await other.fetchval(
+                    "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND datname = current_database()"
+                ):
+                    await asyncio.sleep(0.05)
+            await transaction.rollback()
+
+        assert await store.append([entry("x", b"2")]) == [2]
+
+
+async def test_statements_get_our_time_whatever_the_databases_default_is(postgres_url: str) -> None:
+    name = urlsplit(postgres_url).path[1:]
+    execute(postgres_url, f'ALTER DATABASE "{name}" SET statement_timeout = 100')
+
+    async with opened(postgres_url) as store:
+        await on_insert(postgres_url, "PERFORM pg_sleep(0.3)")
+
+        assert await store.append([entry("x", b"u")]) == [1]
+
+
+async def on_insert(url: str, statement: str) -> None:
+    """Have every append do something more, in its transaction."""
+    async with session(url) as other:
+        await other.execute(
+            f"CREATE FUNCTION more() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN {statement}; RETURN NEW; END $$;"
+            "CREATE TRIGGER more BEFORE INSERT ON crdt_sync.document_update FOR EACH ROW EXECUTE FUNCTION more()"
+        )
+
+
+async def test_a_server_that_is_full_of_others_is_tried_again() -> None:
+    with (
+        require(
+            lambda: PostgresServer(settings={"max_connections": "8", "superuser_reserved_connections": "0"})
+        ) as server,
+    ):
+        url = server.create_database()
+        async with opened(url) as store:
+            await store.append([entry("x", b"1")])
+            async with asyncio.timeout(10):
+                execute(
+                    server.url,
+                    "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name <> 'psql' "
+                    "AND backend_type = 'client backend' AND pid <> pg_backend_pid()",
+                )
+                hogs = []
+                while True:
+                    try:
+                        hogs.append(await asyncpg.connect(server.url))
+                    except asyncpg.TooManyConnectionsError:
+                        break
+                await until_it_fails(store, "CRDT_SYNC_DATABASE_CONNECTIONS_MAX")
+                for hog in hogs:
+                    await hog.close()
+
+            assert (await until_it_works(store, entry("x", b"2")))[0] >= 2
+
+
+async def test_a_server_made_read_only_is_unavailable_and_says_so(postgres_url: str) -> None:
+    name = urlsplit(postgres_url).path[1:]
+    async with opened(postgres_url) as store:
+        await store.append([entry("x", b"1")])
+        execute(postgres_url, f'ALTER DATABASE "{name}" SET default_transaction_read_only = on')
+        execute(
+            postgres_url,
+            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = current_database() "
+            "AND pid <> pg_backend_pid()",
+        )
+
+        await until_it_fails(store, "read-only")
+        with pytest.raises(StoreUnavailable, match="read-only"):
+            await store.check()
+        assert (await store.load("x")).updates == (b"1",)
+
+        execute(postgres_url, "SET default_transaction_read_only = off")
+        async with session(postgres_url) as other:
+            await other.execute("SET default_transaction_read_only = off")
+            await other.execute(f'ALTER DATABASE "{name}" RESET default_transaction_read_only')
+        assert await until_it_works(store, entry("x", b"2")) == [2]
+
+
+async def test_a_disk_that_is_full_costs_time_only() -> None:
+    with require(lambda: PostgresServer(wal_segment_mb=1)) as server:
+        url = server.create_database()
+        async with opened(url) as store:
+            await store.append([entry("x", b"1")])
+            # A WAL file may grow to its size, a table no further than that.
+            server.limit_files(1 << 20)
+            await until_it_fails(store, "File too large", entry("big", os.urandom(100_000)))
+            await until_it_fails(store, "File too large", entry("big", os.urandom(100_000)))
+            server.limit_files(None)
+            await until_it_works(store, entry("x", b"2"))
+
+            assert (await store.load("x")).updates[0] == b"1"
+            assert (await store.load("big")).head_seq > 2, "it wasn't full from the start"
+
+
+async def test_a_table_that_was_dropped_is_not_replaced_by_an_empty_one(postgres_url: str) -> None:
+    async with opened(postgres_url) as store:
+        await store.append([entry("x", b"1")])
+        execute(postgres_url, "ALTER TABLE crdt_sync.document_update RENAME TO gone")
+
+        with pytest.raises(StoreUnavailable, match="a table is missing: bring it back from a backup"):
+            await store.append([entry("x", b"2")])
+        with pytest.raises(StoreUnavailable, match="a table is missing"):
+            await store.check()
+
+        execute(postgres_url, "ALTER TABLE crdt_sync.gone RENAME TO document_update")
+        assert await store.append([entry("x", b"2")]) == [2]
+
+
+# -------------------------------------------------------------------------------------------------------- other servers
+
+
+async def test_a_standby_takes_over_when_the_url_names_both(own_postgres: PostgresServer) -> None:
+    url = own_postgres.create_database()
+    with own_postgres.standby() as standby:
+        both = (
+            urlsplit(url)._replace(netloc=f"postgres@127.0.0.1:{standby.port},127.0.0.1:{own_postgres.port}").geturl()
+        )
+        async with opened(both, timeout_s=3) as store:
+            await store.append([entry("x", b"1")])
+            wait_for_replay(own_postgres, standby)
+            own_postgres.freeze()  # worse than dead: it takes connections and says nothing
+            with pytest.raises(StoreUnavailable):
+                await store.append([entry("x", b"2")])
+
+            standby.promote()
+
+            assert await until_it_works(store, entry("x", b"2"), timeout_s=20) == [2]
+            assert (await store.load("x")).updates == (b"1", b"2")
+            own_postgres.thaw()
+
+
+def wait_for_replay(primary: PostgresServer, standby: PostgresServer) -> None:
+    (lsn,) = execute(primary.url, "SELECT pg_current_wal_lsn()::text")[0]
+    while not execute(standby.url, "SELECT pg_last_wal_replay_lsn() >= $1::text::pg_lsn", lsn)[0][0]:
+        pass
+
+
+async def test_a_replica_lists_and_exports_and_never_loads(own_postgres: PostgresServer) -> None:
+    url = own_postgres.create_database()
+    async with opened(url) as writer:
+        await writer.append([entry("old", b"1")])
+        with own_postgres.standby() as standby:
+            replica = urlsplit(url)._replace(netloc=f"postgres@127.0.0.1:{standby.port}").geturl()
+            async with opened(url, replica_url=replica) as store:
+                wait_for_replay(own_postgres, standby)
+                execute(standby.url, "SELECT pg_wal_replay_pause()")
+                await store.append([entry("new", b"1"), entry("old", b"2")])
+
+                assert await store.documents() == [DocumentHead("old", 1)]
+                assert [one.document for one in await store.stats()] == ["old"]
+                assert await store.export("new") is None
+                assert (await store.load("new")).updates == (b"1",)
+                assert (await store.load("old")).updates == (b"1", b"2")
+
+                standby.stop()
+                await store.check()
+                with pytest.raises(StoreUnavailable, match=str(standby.port)):
+                    await store.documents()
+
+
+async def test_a_standby_alone_can_be_read_but_not_written(own_postgres: PostgresServer) -> None:
+    url = own_postgres.create_database()
+    async with opened(url) as writer:
+        await writer.append([entry("x", b"1")])
+    with own_postgres.standby() as standby:
+        wait_for_replay(own_postgres, standby)
+        replica = urlsplit(url)._replace(netloc=f"postgres@127.0.0.1:{standby.port}").geturl()
+        async with opened(replica, read_only=True) as store:
+            export = await store.export("x")
+
+            assert export is not None
+            assert [row.update for row in export.rows] == [b"1"]
+            with pytest.raises(StoreUnavailable, match="read-only"):
+                await store.append([entry("x", b"2")])
+            with pytest.raises(StoreUnavailable, match="read-only"):
+                await store.check()
+
+
+# ------------------------------------------------------------------------------------------------------------- PgBouncer
+
+
+async def test_many_nodes_share_three_connections_behind_a_pooler(pgbouncer_url: str) -> None:
+    stores = [open_store(pgbouncer_url) for _ in range(6)]
+    await asyncio.gather(*(store.open() for store in stores))
+
+    async def work(store: Store, node: int) -> None:
+        for i in range(25):
+            await store.append([entry("x", b"%d-%d" % (node, i)), entry(f"trip-{node}", b"u")])
+            stored = await store.load("x")
+            await store.checkpoint([Snapshot("x", seq=stored.head_seq, state=b"s", state_vector=b"v")])
+            await store.load(f"trip-{node}")
+
+    await asyncio.gather(*(work(store, node) for node, store in enumerate(stores)))
+
+    assert (await stores[0].load("x")).head_seq == 150
+    assert len(await stores[0].documents()) == 7
+    await asyncio.gather(*(store.close() for store in stores))
+
+
+async def test_no_lock_and_no_setting_stays_behind_in_a_pooler(pgbouncer_url: str, postgres_url: str) -> None:
+    async with opened(pgbouncer_url) as store:
+        await store.append([entry("x", b"1")])
+        await store.checkpoint([Snapshot("x", seq=1, state=b"s", state_vector=b"v")])
+
+        locks = execute(postgres_url, "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory'")
+        async with session(pgbouncer_url) as other:
+            timeout = await other.fetchval("SHOW statement_timeout")
+
+    assert locks[0][0] == 0
+    assert timeout == "0"
+
+
+async def test_a_commit_whose_answer_is_lost_behind_a_pooler_is_repeated_without_harm(
+    pgbouncer: PgBouncer, pgbouncer_url: str
+) -> None:
+    async with Proxy(pgbouncer.port) as proxy, opened(proxy.url(pgbouncer_url)) as store:
+        await store.append([entry("x", b"before")])
+        proxy.cut_at_answer_to(b"COMMIT")
+
+        with pytest.raises(StoreUnavailable):
+            await store.append([entry("x", b"lost")])
+        await store.append([entry("x", b"lost")])
+
+        assert (await store.load("x")).updates == (b"before", b"lost", b"lost")
+
+
+# ---------------------------------------------------------------------------------------------------- what can't be used
+
+
+@pytest.mark.parametrize(
+    ("netloc", "path", "says"),
+    [
+        ("nobody-here:s3cret@{host}", "{path}", "nobody-here"),
+        ("postgres:s3cret@{host}", "/no-such-database", "no-such-database"),
+    ],
+)
+async def test_what_waiting_will_not_change_is_said_at_once(
+    postgres_url: str, netloc: str, path: str, says: str
+) -> None:
+    url = urlsplit(postgres_url)
+    wrong = url._replace(
+        netloc=netloc.format(host=f"{url.hostname}:{url.port}"), path=path.format(path=url.path)
+    ).geturl()
+
+    with pytest.raises(StoreUnusable, match=says) as refused:
+        await open_store(wrong).open()
+
+    assert "s3cret" not in str(refused.value)
+
+
+async def test_a_database_that_is_not_utf8_is_refused(postgres: PostgresServer) -> None:
+    execute(postgres.url, "DROP DATABASE IF EXISTS latin")
+    execute(postgres.url, "CREATE DATABASE latin ENCODING 'LATIN1' LC_COLLATE 'C' LC_CTYPE 'C' TEMPLATE template0")
+
+    with pytest.raises(StoreUnusable, match="LATIN1: make one with ENCODING 'UTF8'"):
+        await open_store(urlsplit(postgres.url)._replace(path="/latin").geturl()).open()
+
+
+async def test_nobody_at_the_address_is_unavailable_and_keeps_the_password(postgres_url: str) -> None:
+    store = open_store(f"postgresql://user:s3cret@127.0.0.1:{free_port()}/trips", timeout_s=1)
+
+    with pytest.raises(StoreUnavailable) as refused:
+        await store.open()
+
+    assert "s3cret" not in str(refused.value)
+    assert "s3cret" not in store.describe()
+    assert "trips" in store.describe()
+
+
+@pytest.mark.parametrize("url", ["postgresql://user:s3cret@host:port/db", "postgresql://[::1/db?password=s3cret"])
+def test_a_url_that_cannot_be_read_is_refused_without_its_password(url: str) -> None:
+    with pytest.raises(StoreUnusable) as refused:
+        open_store(url)
+
+    assert "s3cret" not in str(refused.value)
+
+
+async def test_durability_is_asked_for_even_where_the_default_is_none(postgres_url: str) -> None:
+    name = urlsplit(postgres_url).path[1:]
+    execute(postgres_url, f'ALTER DATABASE "{name}" SET synchronous_commit = off')
+    async with opened(postgres_url) as store, session(postgres_url) as other:
+        await other.execute("CREATE TABLE seen (value text)")
+        await on_insert(postgres_url, "INSERT INTO public.seen VALUES (current_setting('synchronous_commit'))")
+
+        await store.append([entry("x", b"1")])
+
+        assert await other.fetchval("SELECT value FROM seen") == "on"
