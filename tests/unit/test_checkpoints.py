@@ -8,7 +8,7 @@ import signal
 import subprocess
 import sys
 import textwrap
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -19,7 +19,7 @@ from crdt_sync.checkpoints import PROVE_INLINE_BYTES_MAX, Checkpoints
 from crdt_sync.document import State
 from crdt_sync.protocol import encode_update
 from crdt_sync.room import Room
-from persistence import Entry
+from persistence import Entry, Snapshot, StoreCorrupt
 from persistence.memory import MemoryStore
 from tests.support.fakes import (
     Client,
@@ -225,6 +225,30 @@ async def test_an_unsound_state_never_replaces_the_log_and_does_not_harm_its_nei
         assert (stored.snapshot, text_of(*stored.updates)) == (None, "precious")
         assert (bad.compactable, bad.wants_checkpoint, bad.settled) == (False, False, True)
         assert (await made.store.load("good")).snapshot is not None
+
+
+@in_virtual_time
+async def test_a_snapshot_that_the_store_finds_wrong_does_not_take_the_others_along(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    async with bench() as made:
+        rooms = [(await made.room(*typed(name), name=name))[1] for name in ("one", "bad", "two")]
+        refuse = made.store.inner.checkpoint
+
+        async def checkpoint(snapshots: Sequence[Snapshot]) -> frozenset[str]:
+            if any(snapshot.document == "bad" for snapshot in snapshots):
+                raise StoreCorrupt("read back different")
+            return await refuse(snapshots)
+
+        made.store.inner.checkpoint = checkpoint  # type: ignore[method-assign]
+        with caplog.at_level(logging.ERROR, logger="crdt_sync.checkpoints"):
+            await made.checkpoints.write(rooms)
+            await made.checkpoints.write([room for room in rooms if room.wants_checkpoint])
+
+        folded = {name for name in ("one", "bad", "two") if (await made.store.load(name)).snapshot is not None}
+        assert folded == {"one", "two"}
+        assert [record.message for record in caplog.records] == ["snapshot_refused"]
+        assert text_of(*await stored_updates(made.store, "bad")) == "bad"
 
 
 # ------------------------------------------------------------------------------------------------------- elsewhere

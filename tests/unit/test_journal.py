@@ -337,3 +337,49 @@ async def test_a_journal_that_is_cancelled_during_a_commit_reports_nothing() -> 
     assert task.cancelled()
     assert (room.told, heard) == ([], [])
     assert journal.unstored_bytes > 0
+
+
+@in_virtual_time
+async def test_a_backlog_is_stored_in_commits_of_bounded_size_and_in_order() -> None:
+    async with journaling() as running:
+        await running.settle()
+        rooms = [Log("a"), Log("b")]
+        running.store.hold("append")
+        running.journal.add(rooms[0], b"first")
+        await asyncio.sleep(1)  # this one is being stored
+        heard: list[int] = []
+        updates = [b"%03d" % i + b"x" * (BATCH_BYTES // 10) for i in range(35)]
+        for i, update in enumerate(updates):
+            ticket = running.journal.add(rooms[i % 2], update)
+            running.journal.when_stored(ticket, partial(heard.append, i))
+
+        running.store.let_go("append")
+        await running.journal.flush()
+
+        commits = running.appended()[1:]
+        sizes = [sum(len(update) for room in commit.values() for update in room) for commit in commits]
+        assert len(commits) == 4
+        assert max(sizes) <= BATCH_BYTES + len(updates[0])
+        assert heard == list(range(35))
+        for n, room in enumerate(rooms):
+            assert [update for commit in commits for update in commit.get(room.name, [])] == updates[n::2]
+        assert running.journal.unstored_bytes == 0
+
+
+@in_virtual_time
+async def test_it_says_since_when_the_store_fails() -> None:
+    async with journaling() as running:
+        await running.settle()
+        loop = asyncio.get_running_loop()
+        before = running.journal.failing_since
+        running.store.fail("append")
+        began = loop.time()
+        running.journal.add(Log("room"), b"1")
+        await asyncio.sleep(5)
+        during = running.journal.failing_since
+        running.store.recover()
+        await asyncio.sleep(RETRY_S_MAX + 1)
+
+        assert (before, running.journal.failing_since) == (None, None)
+        assert during is not None
+        assert began <= during < began + 1
