@@ -15,8 +15,9 @@ from persistence.store import StoreCorrupt
 # Below this size the bytes saved are fewer than a page's worth of rows would notice.
 PACK_BYTES_MIN: Final = 512
 _LEVEL: Final = 3
-_RAW: Final = b"\0"
-_ZSTD: Final = b"\1"
+# No flipped bit makes one of the other.
+_RAW: Final = b"\xa5"
+_ZSTD: Final = b"\x5a"
 
 
 def pack(data: bytes) -> bytes:
