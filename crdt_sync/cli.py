@@ -1,38 +1,90 @@
 """The command line."""
 
 import argparse
+import io
+import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from importlib.metadata import version
+from pathlib import Path
+from typing import TypeAlias
 
+from persistence import StoreError
+
+from . import store_commands
 from .serve import CannotServe, serve
 from .settings import InvalidSettings, Settings
+from .store_commands import CommandFailed
+
+INTERRUPTED = 130  # 128 and SIGINT's number, as shells have it
+
+_Commands: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"
+_TOOL_EPILOG = "The database is CRDT_SYNC_DATABASE_URL, unless --database names another."
+_URLS = "postgresql://user:password@host/database, sqlite:///relative.db or sqlite:////absolute/path.db"
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Run `crdt-sync`. Exits 0 after success, 1 when something failed, 2 when it was called wrongly."""
-    options = vars(_parser().parse_args(arguments))
-    options.pop("command")
+    """Run `crdt-sync`. Exits 0 after success, 1 when something failed, 2 when it was called wrongly, 130 on Ctrl-C."""
+    options = vars(parser().parse_args(arguments))
+    sys.exit(_run(options.pop("run"), options))
+
+
+def _run(command: Callable[..., int], options: dict[str, object]) -> int:
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # names of documents are in any script
     try:
-        sys.exit(0 if serve(Settings.read(**options)) else 1)
+        code = command(**options)
+        sys.stdout.flush()
     except InvalidSettings as error:
-        print(f"crdt-sync: the configuration can't work:\n{error}", file=sys.stderr)
-        sys.exit(2)
-    except CannotServe as error:
-        print(f"crdt-sync: {error}", file=sys.stderr)
-        sys.exit(1)
+        return _tell(f"the configuration can't work:\n{error}", 2)
+    except (CannotServe, CommandFailed, StoreError) as error:
+        return _tell(str(error), 1)
+    except KeyboardInterrupt as error:
+        return _tell(str(error) or "interrupted", INTERRUPTED)
+    except BrokenPipeError:
+        # Whoever read the output has enough. Python flushes once more at its end, so there must be something to take it.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    return code
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="crdt-sync", description="A y-websocket server for Yjs documents.")
-    parser.add_argument("--version", action="version", version=f"crdt-sync {version('crdt-sync')}")
-    commands = parser.add_subparsers(dest="command", required=True)
+def _tell(what: str, code: int) -> int:
+    print(f"crdt-sync: {what}", file=sys.stderr)
+    return code
+
+
+def parser() -> argparse.ArgumentParser:
+    """Return the parser of all commands; `run` in what it parses is the function to call with the rest."""
+    made = argparse.ArgumentParser(
+        prog="crdt-sync",
+        description="A y-websocket server for Yjs documents.",
+        epilog="Each command explains itself with --help. Settings are CRDT_SYNC_<NAME> in the environment; "
+        "docs/reference/settings.md lists them.",
+    )
+    made.add_argument("--version", action="version", version=f"crdt-sync {version('crdt-sync')}")
+    commands = made.add_subparsers(metavar="COMMAND", required=True)
+    _add_serve(commands)
+    _add_migrate(commands)
+    store = commands.add_parser("store", help="look at stored documents, or copy them to another database")
+    of_store = store.add_subparsers(metavar="COMMAND", required=True)
+    _add_stats(of_store)
+    _add_copy(of_store)
+    _add_export(commands)
+    return made
+
+
+def _serve(**options: object) -> int:
+    return 0 if serve(Settings.read(**options)) else 1
+
+
+def _add_serve(commands: _Commands) -> None:
     run = commands.add_parser(
         "serve",
         help="serve documents",
         description="Serve documents until Ctrl-C. Each option is also CRDT_SYNC_<NAME> in the environment; "
         "docs/reference/settings.md lists them all.",
     )
+    run.set_defaults(run=_serve)
     run.add_argument("--host", help="address to listen on (default 127.0.0.1)")
     run.add_argument("--port", help="port to listen on, 0 for a free one (default 1234)")
     run.add_argument(
@@ -42,4 +94,88 @@ def _parser() -> argparse.ArgumentParser:
         help="where documents are kept (default sqlite:///crdt-sync.db)",
     )
     run.add_argument("--log-level", help="DEBUG, INFO, WARNING or ERROR (default INFO)")
-    return parser
+
+
+def _add_migrate(commands: _Commands) -> None:
+    migrate = _add_tool(
+        commands,
+        "migrate",
+        store_commands.migrate,
+        help="bring the database's schema up to date",
+        description="Create the tables, or bring those of an older release up to date, and say what was done. A "
+        "starting server does the same by itself, unless CRDT_SYNC_DATABASE_MIGRATE is false: then run this, as a "
+        "user who may create tables, before you start the new release.",
+    )
+    migrate.add_argument(
+        "--check",
+        action="store_true",
+        help="change nothing: exit 0 if the schema is up to date, 1 if it isn't or can't be used",
+    )
+
+
+def _add_stats(commands: _Commands) -> None:
+    stats = _add_tool(
+        commands,
+        "stats",
+        store_commands.stats,
+        help="show what every document occupies",
+        description="Show what every document occupies, largest first, and the sums of the store. It only reads, and "
+        "a server may be running. 'unfolded for' is the age of the oldest update that no snapshot has yet: "
+        "with a server running and people editing it stays at seconds.",
+    )
+    stats.add_argument("--document", metavar="NAME", help="show this document only; the sums are the store's")
+    stats.add_argument("--limit", type=_count, default=20, metavar="N", help="show at most N documents (default 20)")
+    stats.add_argument(
+        "--json", dest="as_json", action="store_true", help="print everything as JSON: all documents, bytes, ISO times"
+    )
+
+
+def _add_copy(commands: _Commands) -> None:
+    copy = commands.add_parser(
+        "copy",
+        help="copy all documents to another database",
+        description="Copy all documents from one database to another, with everything that is kept of them: SQLite to "
+        "PostgreSQL, back, or to another of its kind. Each document is read back and compared. Stop the server first: "
+        "what is edited after its document was copied is not in the copy. If it is interrupted, run it again: what is "
+        "there already and equal is skipped.",
+        epilog="A document that is there with another content is left alone, and the exit code is 1. "
+        "docs/how-to/move-between-databases.md has the whole recipe.",
+    )
+    copy.set_defaults(run=store_commands.copy)
+    copy.add_argument("source_url", metavar="FROM", help=f"the database to read: {_URLS}")
+    copy.add_argument("target_url", metavar="TO", help="the database to write; its tables are made if need be")
+    copy.add_argument(
+        "--overwrite",
+        action="store_true",
+        help="replace documents that differ in TO; what was edited only there is lost",
+    )
+    copy.add_argument("--json", dest="as_json", action="store_true", help="print what was done as JSON")
+
+
+def _add_export(commands: _Commands) -> None:
+    export = _add_tool(
+        commands,
+        "export",
+        store_commands.export,
+        help="write a document as one Yjs update",
+        description="Write a document as one Yjs update (v1): what Y.applyUpdate(doc, bytes) takes. It reads what is "
+        "stored, and a server may be running; edits of the last moment may not be stored yet.",
+    )
+    export.add_argument("room", metavar="ROOM", help="the document's name, as in the client's WebsocketProvider")
+    export.add_argument("--output", type=Path, metavar="FILE", help="write to this file, not to standard output")
+
+
+def _add_tool(
+    commands: _Commands, name: str, run: Callable[..., int], *, help: str, description: str
+) -> argparse.ArgumentParser:
+    """Add a command that works on the configured database."""
+    tool = commands.add_parser(name, help=help, description=description, epilog=_TOOL_EPILOG)
+    tool.set_defaults(run=run)
+    tool.add_argument("--database", dest="database_url", metavar="URL", help=_URLS)
+    return tool
+
+
+def _count(text: str) -> int:
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"a whole number from 1 on is needed, not {text!r}")
+    return int(text)

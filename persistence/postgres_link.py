@@ -245,13 +245,18 @@ def _hosts(url: str) -> list[tuple[str, int | None]]:
     """The hosts in a URL; none if it names none."""
     try:
         netloc = urlsplit(url).netloc.rpartition("@")[2]
-        hosts: list[tuple[str, int | None]] = []
-        for part in netloc.split(",") if netloc else ():
-            host, colon, port = part.rpartition(":") if not part.endswith("]") else (part, "", "")
-            hosts.append((unquote(host).strip("[]"), int(port)) if colon else (unquote(part).strip("[]"), None))
-    except ValueError as error:
-        # Not the error's own words: they may repeat the password.
+        return [_host(part) for part in netloc.split(",")] if netloc else []
+    except ValueError:
+        # Without its words: they may repeat the password.
         raise StoreUnusable(
             "a PostgreSQL URL is postgresql://user:password@host:port/database; several hosts stand between commas"
-        ) from error.with_traceback(None)
-    return hosts
+        ) from None
+
+
+def _host(part: str) -> tuple[str, int | None]:
+    host, colon, port = part.rpartition(":") if not part.endswith("]") else (part, "", "")
+    if not colon:
+        return unquote(part).strip("[]"), None
+    if not 0 < int(port) < 65536:
+        raise ValueError
+    return unquote(host).strip("[]"), int(port)

@@ -68,8 +68,8 @@ class SqliteStore:
 
     def __init__(self, path: str | os.PathLike[str], *, migrate: bool = True, read_only: bool = False) -> None:
         self._file = File(Path(os.path.abspath(path)), migrate=migrate, read_only=read_only)
-        self._writer = Connection(self._file, "PRAGMA query_only = OFF")
-        self._reader = Connection(self._file, "PRAGMA query_only = ON")
+        self._writer = Connection(self._file, writes=True)
+        self._reader = Connection(self._file, writes=False)
         self._threads: tuple[ThreadPoolExecutor, ThreadPoolExecutor] | None = None
 
     async def open(self) -> None:

@@ -84,8 +84,10 @@ class File:
             raise StoreUnusable(f"the folder {self.path.parent} does not exist: create it, or name another file")
         if self.path.is_dir():
             raise StoreUnusable(f"{self.path} is a folder: name a file in it")
-        if self._read_only and not self.path.exists():
-            raise StoreUnusable(f"{self.path} does not exist")
+        if not self.path.exists() and self._read_only:
+            raise StoreUnusable(f"{self.path} does not exist: check the path")
+        if not self.path.exists() and not self._may_migrate:
+            raise StoreUnusable(f"{self.path} does not exist: check the path, or run crdt-sync migrate to create it")
         try:
             if not self._read_only:
                 self._take_lock()
@@ -117,12 +119,18 @@ class File:
             self._lock.close()
             self._lock = None
 
-    def connect(self, mode: str) -> sqlite3.Connection:
-        """Connect to the file that was opened, and to no other that took its place."""
+    def connect(self, *, writes: bool) -> sqlite3.Connection:
+        """Connect to the file that was opened, and to no other that took its place.
+
+        Raises:
+            StoreUnavailable: Another did; or it is to be written, and was opened for reading only.
+        """
+        if writes and self._read_only:
+            raise StoreUnavailable(f"{self.path} was opened for reading only, so nothing can be stored")
         # Checked before, too: a connection that made a new WAL beside the old one would damage the database.
         self.check_in_place()
         connection = self._connect("ro" if self._read_only else "rw")
-        for setting in (*_SETTINGS, mode):
+        for setting in (*_SETTINGS, f"PRAGMA query_only = {'OFF' if writes else 'ON'}"):
             connection.execute(setting)
         self.check_in_place()
         return connection
@@ -165,15 +173,15 @@ class File:
         tables = connection.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]
         if (application_id, version, tables) != (0, 0, 0) and application_id != APPLICATION_ID:
             raise StoreUnusable(f"{self.path} is the database of another program: name another file")
-        if version > len(MIGRATIONS):
-            raise StoreUnusable(
-                f"{self.path} has schema {version}, this version knows up to {len(MIGRATIONS)}: "
-                "run the newer crdt-sync again, or restore a backup from before the upgrade"
-            )
         return Schema(version, len(MIGRATIONS))
 
     def _bring_up_to_date(self, connection: sqlite3.Connection) -> None:
         schema = self._read_schema(connection)
+        if schema.found > schema.known:
+            raise StoreUnusable(
+                f"{self.path} has schema {schema.found}, this version knows up to {schema.known}: "
+                "run the newer crdt-sync again, or restore a backup from before the upgrade"
+            )
         if schema.found < schema.known and (self._read_only or not self._may_migrate):
             raise StoreUnusable(
                 f"{self.path} has schema {schema.found}, this version needs {schema.known}: run crdt-sync migrate"
@@ -194,9 +202,9 @@ class File:
 class Connection:
     """One thread's connection, made on first use and made anew after an error."""
 
-    def __init__(self, file: File, mode: str) -> None:
+    def __init__(self, file: File, *, writes: bool) -> None:
         self._file = file
-        self._mode = mode
+        self._writes = writes
         self._connection: sqlite3.Connection | None = None
 
     @contextmanager
@@ -204,11 +212,11 @@ class Connection:
         """Commit what the block did, or nothing of it.
 
         Raises:
-            StoreUnavailable: SQLite failed, or the file is no longer where it was.
+            StoreUnavailable: SQLite failed, the file is no longer where it was, or it may only be read.
         """
         try:
             if self._connection is None:
-                self._connection = self._file.connect(self._mode)
+                self._connection = self._file.connect(writes=self._writes)
             self._connection.execute(begin)
             yield self._connection
             self._file.check_in_place()

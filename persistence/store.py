@@ -196,10 +196,10 @@ class Store(Protocol):
         """
 
     async def schema(self) -> Schema:
-        """Tell the schema's version, without opening, creating or changing anything.
+        """Tell the schema's version, newer ones too, without opening, creating or changing anything.
 
         Raises:
-            StoreUnusable: As for `open`.
+            StoreUnusable: Somebody else's database, a bad path or address.
         """
 
     async def close(self) -> None:

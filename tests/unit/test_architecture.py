@@ -22,8 +22,9 @@ ROWS: tuple[frozenset[str], ...] = (
     frozenset({"rooms"}),
     frozenset({"gateway.sync", "gateway.ops"}),
     frozenset({"gateway.app"}),
-    frozenset({"transport"}),
-    frozenset({"serve"}),
+    frozenset({"transport", "store_copy"}),
+    frozenset({"serve", "store_reports"}),
+    frozenset({"store_commands"}),
     frozenset({"cli"}),
 )
 # The package's front doors are above everything.
@@ -33,6 +34,7 @@ HOMES = {
     "pycrdt": {"crdt_sync.document"},
     "starlette": {"crdt_sync.gateway.app", "crdt_sync.gateway.ops", "crdt_sync.gateway.sync"},
     "uvicorn": {"crdt_sync.serve", "crdt_sync.transport"},
+    "rich": {"crdt_sync.store_reports"},
     "pydantic": {"crdt_sync.settings"},
     "pydantic_settings": {"crdt_sync.settings"},
     "asyncpg": {"persistence.postgres_link"},

@@ -195,6 +195,26 @@ async def test_a_user_without_rights_on_the_database_can_use_a_schema_made_for_i
         assert await store.append([entry("x", b"u")]) == [1]
 
 
+async def test_a_user_who_may_only_change_rows_can_serve(postgres_url: str) -> None:
+    async with opened(postgres_url):
+        pass
+    execute(postgres_url, "DROP ROLE IF EXISTS server")
+    execute(postgres_url, "CREATE ROLE server LOGIN")
+    execute(postgres_url, "GRANT USAGE ON SCHEMA crdt_sync TO server")
+    execute(postgres_url, "GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA crdt_sync TO server")
+    url = urlsplit(postgres_url)
+    modest = url._replace(netloc=f"server@{url.hostname}:{url.port}").geturl()
+
+    async with opened(modest, migrate=False) as store:
+        await store.append([entry("x", b"1", b"2")])
+        await store.checkpoint([Snapshot("x", seq=1, state=b"s", state_vector=b"v")])
+        export = await store.export("x")
+        assert export is not None
+        await store.put(export, replace=True)
+        assert (await store.load("x")).updates == (b"2",)
+        await store.check()
+
+
 async def test_an_applications_tables_in_the_same_database_are_not_in_the_way(postgres_url: str) -> None:
     execute(postgres_url, "CREATE TABLE document (id int)")
 
@@ -541,6 +561,15 @@ async def test_many_nodes_share_three_connections_behind_a_pooler(pgbouncer_url:
     await asyncio.gather(*(store.close() for store in stores))
 
 
+async def test_a_pooler_in_session_mode_works_too(postgres: PostgresServer, postgres_url: str) -> None:
+    with require(lambda: PgBouncer(postgres, settings={"pool_mode": "session"})) as pooler:
+        async with opened(pooler.url(postgres_url)) as store:
+            await store.append([entry("x", b"1", b"2")])
+            await store.checkpoint([Snapshot("x", seq=1, state=b"s", state_vector=b"v")])
+
+            assert (await store.load("x")).updates == (b"2",)
+
+
 async def test_no_lock_and_no_setting_stays_behind_in_a_pooler(pgbouncer_url: str, postgres_url: str) -> None:
     async with opened(pgbouncer_url) as store:
         await store.append([entry("x", b"1")])
@@ -611,7 +640,14 @@ async def test_nobody_at_the_address_is_unavailable_and_keeps_the_password(postg
     assert "trips" in store.describe()
 
 
-@pytest.mark.parametrize("url", ["postgresql://user:s3cret@host:port/db", "postgresql://[::1/db?password=s3cret"])
+@pytest.mark.parametrize(
+    "url",
+    [
+        "postgresql://user:s3cret@host:port/db",
+        "postgresql://user:s3cret@host:99999/db",
+        "postgresql://[::1/db?password=s3cret",
+    ],
+)
 def test_a_url_that_cannot_be_read_is_refused_without_its_password(url: str) -> None:
     with pytest.raises(StoreUnusable) as refused:
         open_store(url)

@@ -1,0 +1,76 @@
+"""Copying documents from one store to another, and making sure of each.
+
+Owns what counts as copied, as there already, and as a conflict. Leaves opening the stores, and telling anybody, to
+whoever calls.
+"""
+
+from dataclasses import dataclass, field
+
+from persistence import Export, Store, StoreCorrupt
+
+
+@dataclass(slots=True)
+class Copied:
+    """What was done so far."""
+
+    documents: int = 0
+    """Written, read back and found equal."""
+    already_there: int = 0
+    """Found equal, and left alone."""
+    conflicts: list[str] = field(default_factory=list)
+    """Names of those that are there with another content, and were left alone."""
+    failed: dict[str, str] = field(default_factory=dict)
+    """By name, what is wrong with those that are damaged in the source, or became different in the target."""
+    rows: int = 0
+    """Updates in the logs of what was written."""
+    payload_bytes: int = 0
+    """Bytes of what was written: updates and snapshots, before the target compresses them."""
+
+
+async def copy_document(source: Store, target: Store, name: str, *, overwrite: bool, done: Copied) -> None:
+    """Copy one document, unless it is there already, and compare all that is kept of it.
+
+    Nothing else may write it meanwhile, in either store. One document's damage is not the others': it is counted.
+
+    Args:
+        source: Where it is.
+        target: Where it shall be.
+        name: Which.
+        overwrite: Whether it replaces one of that name that differs.
+        done: Counts what became of it.
+
+    Raises:
+        StoreUnavailable: One of the stores failed. In the target it is as a whole, or not at all.
+    """
+    try:
+        await _copy_document(source, target, name, overwrite=overwrite, done=done)
+    except StoreCorrupt as error:
+        done.failed[name] = str(error)
+
+
+async def _copy_document(source: Store, target: Store, name: str, *, overwrite: bool, done: Copied) -> None:
+    export = await source.export(name)
+    if export is None:
+        return
+    there = await target.export(name)
+    if there == export:
+        done.already_there += 1
+        return
+    if there is not None and not overwrite:
+        done.conflicts.append(name)
+        return
+    await target.put(export, replace=there is not None)
+    if await target.export(name) != export:
+        raise StoreCorrupt(
+            f"{name!r} reads back different from {target.describe()}: don't use it there. Stop what else uses that "
+            "database, or have its disk and memory checked; --overwrite writes the document once more"
+        )
+    done.documents += 1
+    done.rows += len(export.rows)
+    done.payload_bytes += _payload_bytes(export)
+
+
+def _payload_bytes(export: Export) -> int:
+    snapshot = export.snapshot
+    parts = (snapshot.state, snapshot.state_vector, *snapshot.waiting) if snapshot else ()
+    return sum(map(len, parts)) + sum(len(row.update) for row in export.rows)
