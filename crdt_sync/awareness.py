@@ -3,6 +3,9 @@
 Owns which state of which client is current, which connection may speak for it, and when it goes. Pure: `now` is
 passed in (monotonic seconds), connections are opaque keys, and what has to be told is collected until somebody asks.
 
+Clients of other nodes belong to their node, as those of a connection do to it. What it says about them has been
+judged there, so it only has to be newer; what is told to other nodes is about this one's clients alone.
+
 Two things differ from a plain y-protocols peer, both for the sake of people whose connection drops. A state outlives
 its connection for a short grace, and whoever comes back within it takes it over unseen. And who comes back later is
 announced under a higher clock than it sent, because peers ignore the clock under which they saw it leave.
@@ -89,6 +92,8 @@ class _Entry:
     owner: Hashable | None
     heard_at: float
     leaves_at: float | None = None
+    elsewhere: bool = False
+    """Whether it is, or was last, a client of another node."""
 
     @property
     def here(self) -> bool:
@@ -111,6 +116,7 @@ class Awareness:
         self._bytes = 0
         self._owned: dict[Hashable, set[int]] = {}
         self._changed: set[int] = set()
+        self._changed_here: set[int] = set()
 
     def __len__(self) -> int:
         """How many clients are here."""
@@ -141,8 +147,34 @@ class Awareness:
                 raise MessageTooBig(f"one connection speaks for more than {CONNECTION_STATES_MAX} clients")
             self._put(owner, one.client, clock, one.state, now)
 
+    def hear(self, node: Hashable, states: Iterable[ClientState], *, now: float) -> None:
+        """Take in what another node says of its clients. What is old, or would be too much, is ignored."""
+        self._owned.setdefault(node, set())
+        for one in states:
+            entry = self._entries.get(one.client)
+            clock = one.clock
+            if clock >= CLOCK_MAX:
+                continue
+            if one.state == _NULL:
+                # Not from a node that the client has left for another one, or for this one.
+                if entry is not None and entry.here and entry.owner in (node, None) and clock >= entry.clock:
+                    self._remove(one.client, clock=clock, now=now)
+                continue
+            if entry is not None and clock < entry.clock:
+                continue
+            if entry is not None and clock == entry.clock and not entry.here:
+                # It has come to that node while its leaving another one was on its way. Peers that have heard of that
+                # ignore the clock.
+                if entry.owner == node:
+                    continue
+                clock += 1
+            try:
+                self._put(node, one.client, clock, one.state, now, elsewhere=True)
+            except RoomFull:
+                continue
+
     def leave(self, owner: Hashable, *, now: float, grace_s: float) -> None:
-        """The connection `owner` is gone; its states go when `grace_s` has passed and nobody took them over."""
+        """The connection, or node, `owner` is gone; its states go when `grace_s` has passed and nobody took them over."""
         for client in self._owned.pop(owner, ()):
             entry = self._entries[client]
             entry.owner = None
@@ -177,7 +209,22 @@ class Awareness:
             return None
         changed = sorted(self._changed)
         self._changed.clear()
+        self._changed_here.clear()
         return write_states(ClientState(c, self._entries[c].clock, self._entries[c].state) for c in changed)
+
+    def take_changes_here(self) -> bytes | None:
+        """What of `take_changes` is about this node's own clients, for other nodes; call it before."""
+        changed = sorted(self._changed_here)
+        self._changed_here.clear()
+        if not changed:
+            return None
+        return write_states(ClientState(c, self._entries[c].clock, self._entries[c].state) for c in changed)
+
+    def everyone_here(self) -> bytes:
+        """All clients of this node, as a message payload."""
+        return write_states(
+            ClientState(c, e.clock, e.state) for c, e in self._entries.items() if e.here and not e.elsewhere
+        )
 
     def everyone(self, *, and_gone: bool = False) -> bytes | None:
         """All who are here, and perhaps who left lately, as a message payload; None if there is nobody."""
@@ -193,7 +240,9 @@ class Awareness:
         if entry is None:
             # To peers, the clock of a client that they don't know is 0.
             return one.clock if one.clock > 0 and not leaving else None
-        if entry.owner is not None and entry.owner != owner and now - entry.heard_at < SILENT_S:
+        taken = entry.owner is not None and entry.owner != owner and now - entry.heard_at < SILENT_S
+        # Who reconnects to another node may be here before the former has noticed.
+        if taken and not (entry.elsewhere and first):
             return None
         if one.clock > entry.clock:
             return one.clock if entry.here or not leaving else None
@@ -210,7 +259,9 @@ class Awareness:
             return None
         return entry.clock if entry.here and one.state == entry.state else entry.clock + 1
 
-    def _put(self, owner: Hashable, client: int, clock: int, state: bytes, now: float) -> None:
+    def _put(
+        self, owner: Hashable, client: int, clock: int, state: bytes, now: float, *, elsewhere: bool = False
+    ) -> None:
         entry = self._entries.get(client)
         known = len(entry.state) + ENTRY_BYTES if entry is not None and entry.here else 0
         size = self._bytes - known + len(state) + ENTRY_BYTES
@@ -225,12 +276,16 @@ class Awareness:
         self._owned[owner].add(client)
         if clock != entry.clock or state != entry.state:
             self._changed.add(client)
-        entry.clock, entry.state, entry.owner, entry.heard_at, entry.leaves_at = (
+        if not elsewhere and (client in self._changed or entry.elsewhere):
+            self._changed.add(client)
+            self._changed_here.add(client)
+        entry.clock, entry.state, entry.owner, entry.heard_at, entry.leaves_at, entry.elsewhere = (
             clock,
             state,
             owner,
             now,
             None,
+            elsewhere,
         )
 
     def _remove(self, client: int, *, clock: int, now: float) -> None:
@@ -241,12 +296,15 @@ class Awareness:
         entry.clock, entry.state, entry.owner, entry.leaves_at = clock, _NULL, None, None
         self._gone[client] = now
         self._changed.add(client)
+        if not entry.elsewhere:
+            self._changed_here.add(client)
         if len(self._gone) > GONE_MAX:
             self._forget(next(iter(self._gone)))
 
     def _forget(self, client: int) -> None:
         del self._gone[client], self._entries[client]
         self._changed.discard(client)
+        self._changed_here.discard(client)
 
 
 def _read_json(text: bytes) -> object:

@@ -148,6 +148,12 @@ class Document:
             return write_state_vector(self._clocks)
         return self._pycrdt_state_vector()
 
+    def fingerprint(self) -> bytes:
+        """32 bytes that are the same for documents that hold, delete and await the same."""
+        parts = [f"{client}:{clock}" for client, clock in sorted(self._clocks.items())]
+        parts += [f"{client}-{list(ranges)}" for client, ranges in sorted(self._deleted.items())]
+        return digest(b"".join([";".join(parts).encode(), *sorted(map(digest, self._waiting))]))
+
     def diff(self, state_vector: bytes) -> bytes:
         """Return one update with everything integrated that a peer at `state_vector` lacks, all deletes included.
 

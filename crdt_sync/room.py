@@ -1,7 +1,8 @@
 """One open document and everyone who has it open on this node.
 
 Owns the order in which updates are accepted, stored and shown. Leaves bytes on their way to a client to
-`connection`, bytes on their way to the store to `journal`, and who may be here at all to the gateway.
+`connection`, bytes on their way to the store to `journal`, other nodes to `follow`, and who may be here at all to the
+gateway.
 
 An update that arrives is applied, handed to the journal and put into everybody's outbox in one turn of the event
 loop. The bytes that are stored and relayed are the bytes that came.
@@ -10,12 +11,14 @@ loop. The bytes that are stored and relayed are the bytes that came.
 import asyncio
 import logging
 import sys
-from collections.abc import Iterator
+from bisect import insort
+from collections.abc import Callable, Hashable, Iterable, Iterator
 from dataclasses import dataclass
+from typing import Protocol
 
 from persistence import Stored
 
-from .awareness import KEEP_ALIVE, Awareness, read_states
+from .awareness import KEEP_ALIVE, Awareness, ClientState, read_states
 from .connection import Connection
 from .document import Document, Outcome, State
 from .errors import DocumentBroken, Draining, MessageTooBig, ProtocolError
@@ -39,6 +42,9 @@ from .update import read_state_vector
 
 log = logging.getLogger("crdt_sync.room")
 
+# A node says that it has stored something in the turn in which it hears so itself.
+BEHIND_S = 0.5
+
 
 @dataclass(slots=True)
 class Capture:
@@ -53,6 +59,53 @@ class Capture:
     """Every stored update up to this seq is in it. Grows while what is in it is being stored."""
     whole: bool = True
     """Whether that is everything in it; not if another node's updates came in between."""
+
+
+class Others(Protocol):
+    """The other nodes that may have the room open."""
+
+    def accepted(self, update: bytes) -> None:
+        """A client's update was accepted here, and is on its way into the store."""
+
+    def stored(self, seq: int, count: int) -> None:
+        """The next `count` of these are stored, the last of them as `seq`."""
+
+    def awareness(self, payload: bytes) -> None:
+        """Clients of this node have changed their states."""
+
+    def when_stored(self, then: Callable[[], None]) -> None:
+        """Call `then` once all that came from other nodes so far is stored, or was handed to this node's journal."""
+
+
+class NoOthers:
+    """There is only this node."""
+
+    def accepted(self, update: bytes) -> None:
+        """See `Others.accepted`."""
+
+    def stored(self, seq: int, count: int) -> None:
+        """See `Others.stored`."""
+
+    def awareness(self, payload: bytes) -> None:
+        """See `Others.awareness`."""
+
+    def when_stored(self, then: Callable[[], None]) -> None:
+        """See `Others.when_stored`."""
+        then()
+
+
+class _Adopted:
+    """In the journal: what this node stores for others, beside what its own clients wrote."""
+
+    def __init__(self, room: "Room") -> None:
+        self.name = room.name
+        self.unstored = 0
+        self._room = room
+
+    def stored(self, seq: int, count: int) -> None:
+        """See `journal.Log`."""
+        self.unstored -= count
+        self._room.note_stored(seq - count + 1, seq)
 
 
 class Room:
@@ -77,8 +130,10 @@ class Room:
         """False once a state of it turned out not to be sound: its log stays as it is."""
         self.culprit: bytes | None = None
         """The update on which the document broke, if that is known."""
+        self.others: Others = NoOthers()
         self._document = document
         self._journal = journal
+        self._adopted = _Adopted(self)
         self._settings = settings
         self._awareness = Awareness(
             client_bytes_max=settings.awareness_client_bytes_max,
@@ -91,10 +146,11 @@ class Room:
         self._accepted = 0
         self._stored = 0
         self._capture: Capture | None = None
-        # Everything up to `_known_seq` is in the document. What this node stored after another node's updates, which
-        # aren't, is in `_beyond`: first and last seq of each commit.
+        # Everything up to `_known_seq` is in the document. What is too, but stands after something that isn't, is in
+        # `_beyond`: first and last seq of each commit, ascending.
         self._known_seq = seq
         self._beyond: list[tuple[int, int]] = []
+        self._behind_since: float | None = None
         self._stored_seq = seq
         self._marked_at_accepted = -1
 
@@ -108,10 +164,12 @@ class Room:
         """The document has every stored update up to this seq."""
         return self._known_seq
 
-    @property
-    def behind(self) -> bool:
-        """Whether other nodes have stored updates that this one hasn't read: `take_in` what follows `known_seq`."""
-        return bool(self._beyond)
+    def is_behind(self, *, now: float) -> bool:
+        """Whether other nodes have stored updates that this one hasn't read: `take_in` what follows `known_seq`.
+
+        What they stored just now doesn't count: they are about to say so.
+        """
+        return self._behind_since is not None and now - self._behind_since >= BEHIND_S
 
     @property
     def settled(self) -> bool:
@@ -127,7 +185,7 @@ class Room:
     @property
     def unstored(self) -> int:
         """How many accepted updates aren't committed yet."""
-        return self._accepted - self._stored
+        return self._accepted - self._stored + self._adopted.unstored
 
     def join(self, connection: Connection) -> None:
         """Let a client in: it hears at once what the room has and who is here."""
@@ -177,6 +235,7 @@ class Room:
         self._ticket = self._journal.add(self, update)
         self._accepted += 1
         self.dirty = True
+        self.others.accepted(update)
         # What waits is shown to nobody before it is released. Whether others could load it isn't known before, they
         # couldn't show it either, and both Yjs and pycrdt may leave it pending for good if it comes too early.
         if outcome is Outcome.NEW:
@@ -184,6 +243,64 @@ class Room:
         for released in self._document.released:
             self._relay(released, None)
         return outcome
+
+    def accept_from_elsewhere(self, update: bytes, *, adopt: bool) -> Outcome:
+        """Take in what another node accepted: show it to the clients here, and store it if nobody else does.
+
+        Args:
+            update: What it sent.
+            adopt: Whether to store it.
+
+        Raises:
+            ProtocolError: Not an update that this version takes. Nothing changed.
+        """
+        if self.broken:
+            return Outcome.REPEAT
+        outcome = self._apply_accepted(update)
+        if outcome is Outcome.NEW:
+            self._relay(update, None)
+        for released in self._document.released:
+            self._relay(released, None)
+        if outcome is not Outcome.REPEAT and adopt:
+            self.adopt(update)
+        return outcome
+
+    def may_adopt(self) -> bool:
+        """Whether `adopt` would help: the journal gets things stored."""
+        return self._journal.failing_since is None
+
+    def adopt(self, update: bytes) -> None:
+        """Store an update that is in the document already, since it isn't sure that another node does."""
+        self._ticket = self._journal.add(self._adopted, update)
+        self._adopted.unstored += 1
+        self.dirty = True
+
+    def hear_from_elsewhere(self, node: Hashable, states: Iterable[ClientState]) -> None:
+        """Take in what another node says of its clients."""
+        self._awareness.hear(node, states, now=asyncio.get_running_loop().time())
+        self._schedule_awareness()
+
+    def lose_node(self, node: Hashable) -> None:
+        """Another node is gone. Its users stay visible for a moment, in which they may come back elsewhere."""
+        now = asyncio.get_running_loop().time()
+        self._awareness.leave(node, now=now, grace_s=self._settings.awareness_grace_s)
+        self._schedule_expiry()
+
+    def who_is_here(self) -> bytes:
+        """The states of this node's clients, as an awareness payload."""
+        return self._awareness.everyone_here()
+
+    def fingerprint(self) -> tuple[bytes, bytes]:
+        """What tells apart documents with different content, and the state vector."""
+        return self._document.fingerprint(), self._document.state_vector()
+
+    def lacks(self, state_vector: bytes) -> list[bytes]:
+        """What a node with this state vector lacks, as updates; those that wait are always among them.
+
+        Raises:
+            ProtocolError: Not a state vector.
+        """
+        return [self._document.diff(state_vector), *self._document.waiting]
 
     def stored(self, seq: int, count: int) -> None:
         """The journal has committed this room's next `count` updates, with seqs up to `seq`."""
@@ -193,8 +310,7 @@ class Room:
             self._known_seq, self._beyond = 0, []
         self._stored += count
         self._stored_seq = seq
-        self._beyond.append((first, seq))
-        self._close_up()
+        self.note_stored(first, seq)
         capture = self._capture
         if capture is not None:
             # Of these updates, the first so many are in the capture.
@@ -206,6 +322,12 @@ class Room:
                     capture.whole = False
         if went_back:
             self._store_again(first)
+        self.others.stored(seq, count)
+
+    def note_stored(self, first: int, last: int) -> None:
+        """What is stored with these seqs is in the document."""
+        insort(self._beyond, (first, last))
+        self._close_up()
 
     async def take_in(self, stored: Stored) -> None:
         """Bring the document, and the clients, up to what is stored.
@@ -218,20 +340,16 @@ class Room:
             updates[:0] = [stored.snapshot.state, *stored.snapshot.waiting]
         had = self._document.state_vector()
         changed = False
-        # The bound is for what clients send. This was accepted by some node.
-        self._document.bound_waiting(sys.maxsize)
         try:
             async for update in unhurried(updates):
-                if self.broken:
-                    return
-                changed |= self._document.restore(update) is not Outcome.REPEAT
+                changed |= not self.broken and self._apply_accepted(update) is not Outcome.REPEAT
+            if self.broken:
+                return
             if changed:
                 self._relay(self._document.diff(had), None)
         except (DocumentBroken, ProtocolError) as error:
             self.fail(error)
             return
-        finally:
-            self._document.bound_waiting(self._settings.waiting_bytes_max)
         self._known_seq = max(self._known_seq, stored.head_seq)
         self._close_up()
         self.dirty = True
@@ -312,10 +430,25 @@ class Room:
             if timer is not None:
                 timer.cancel()
 
+    def _apply_accepted(self, update: bytes) -> Outcome:
+        """Apply what some node has accepted. The bound on what waits is for what clients send."""
+        self._document.bound_waiting(sys.maxsize)
+        try:
+            return self._document.restore(update)
+        except DocumentBroken as error:
+            self.fail(error)
+            return Outcome.REPEAT
+        finally:
+            self._document.bound_waiting(self._settings.waiting_bytes_max)
+
     def _close_up(self) -> None:
-        """Count what this node stored as known, as far as nothing is missing before it."""
+        """Count as known what is stored and in the document, as far as nothing is missing before it."""
         while self._beyond and self._beyond[0][0] <= self._known_seq + 1:
             self._known_seq = max(self._known_seq, self._beyond.pop(0)[1])
+        if not self._beyond:
+            self._behind_since = None
+        elif self._behind_since is None:
+            self._behind_since = asyncio.get_running_loop().time()
 
     def _store_again(self, seq: int) -> None:
         """The store handed out a seq that had been taken: it has lost its end, as a standby that took over may have.
@@ -330,9 +463,7 @@ class Room:
             self.fail(error)
             return
         for update in (state.update, *state.waiting):
-            self._ticket = self._journal.add(self, update)
-            self._accepted += 1
-        self.dirty = True
+            self.adopt(update)
 
     def _relay(self, update: bytes, sender: Connection | None) -> None:
         frame = encode_update(update)
@@ -359,7 +490,9 @@ class Room:
                 # Up to the room's last update, not the client's: what the client sent may have been a repeat of
                 # something that came from elsewhere and isn't stored yet.
                 connection.expect_confirm()
-                self._journal.when_stored(self._ticket, lambda: connection.confirm(token))
+                self.others.when_stored(
+                    lambda: self._journal.when_stored(self._ticket, lambda: connection.confirm(token))
+                )
 
     def _schedule_awareness(self) -> None:
         """Tell everyone what changed in awareness: soon, and not more often than the interval allows."""
@@ -370,6 +503,9 @@ class Room:
 
     def _send_awareness(self) -> None:
         self._awareness_timer = None
+        told = self._awareness.take_changes_here()
+        if told is not None:
+            self.others.awareness(told)
         changes = self._awareness.take_changes()
         if changes is None:
             return

@@ -10,23 +10,35 @@ import itertools
 import logging
 import sys
 from collections import deque
-from collections.abc import AsyncIterator, Collection
+from collections.abc import AsyncIterator, Collection, Coroutine
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from typing import Any, TypeVar
 
 from persistence import Store, StoreError
 
+from .bus import Bus, BusUnavailable, Mark
 from .checkpoints import Checkpoints
 from .document import Document, digest
-from .errors import DocumentBroken, Draining, ProtocolError, RoomUnavailable
+from .errors import DocumentBroken, Draining, ProtocolError, RoomUnavailable, SyncError
+from .follow import Follower
 from .journal import Journal
+from .nodes import LEASE_S, Nodes
 from .pacing import unhurried
 from .room import Room
 from .settings import Settings
 
 log = logging.getLogger("crdt_sync.rooms")
 
+T = TypeVar("T")
+
 TICK_S = 1.0
+# How long opening a room waits for the bus.
+BUS_TIMEOUT_S = 1.0
+# How often it is looked for what nodes that are gone have left, and how many rooms are brought home at once.
+SWEEP_S = 5.0
+SWEEP_ROOMS = 50
+RECOVER_TIMEOUT_S = 60.0
 # After so many rooms, the event loop gets its turn.
 TICK_SLICE = 100
 # How many updates that broke its document are remembered of a room.
@@ -40,12 +52,30 @@ class _Entry:
     holders: int
     idle_since: float
     checkpointed_at: float
+    follower: Follower | None = None
 
     @property
     def room(self) -> Room | None:
         """The room, once it is loaded."""
         done = self.task.done() and not self.task.cancelled() and self.task.exception() is None
         return self.task.result() if done else None
+
+    @property
+    def settled_elsewhere(self) -> bool:
+        """Whether all that came from other nodes is stored, or in this one's journal."""
+        return self.follower is None or self.follower.settled
+
+    @property
+    def settled(self) -> bool:
+        """Whether the room can be unloaded without regret."""
+        return self.room is not None and self.room.settled and self.settled_elsewhere
+
+    def close(self) -> None:
+        """Take leave of the clients and the other nodes."""
+        if self.room is not None:
+            self.room.close()
+        if self.follower is not None:
+            self.follower.close()
 
 
 class Rooms:
@@ -55,13 +85,16 @@ class Rooms:
         store: Loaded from; open while `run` runs.
         journal: Stores what the rooms accept.
         settings: Intervals and bounds.
+        bus: The way to the other nodes, if there are any; open while `run` runs.
     """
 
-    def __init__(self, store: Store, journal: Journal, settings: Settings) -> None:
+    def __init__(self, store: Store, journal: Journal, settings: Settings, bus: Bus | None = None) -> None:
         self._store = store
         self._journal = journal
         self._settings = settings
         self._checkpoints = Checkpoints(store, journal)
+        self._bus = bus
+        self._nodes = Nodes(bus, self._lose_node) if bus is not None else None
         self._entries: dict[str, _Entry] = {}
         self._draining = False
         # Digests of updates that broke a document, by its name. Those that are stored are found again after a restart.
@@ -87,7 +120,8 @@ class Rooms:
         entry = self._entries.get(name)
         if entry is None:
             now = loop.time()
-            entry = _Entry(loop.create_task(self._load(name)), 0, now, now)
+            follower = Follower(name, self._bus) if self._bus is not None else None
+            entry = _Entry(loop.create_task(self._load(name, follower)), 0, now, now, follower)
             entry.task.add_done_callback(_retrieve)
             self._entries[name] = entry
         entry.holders += 1
@@ -102,6 +136,9 @@ class Rooms:
         async with asyncio.TaskGroup() as group:
             group.create_task(self._tick_forever())
             group.create_task(self._checkpoint_forever())
+            if self._nodes is not None:
+                group.create_task(self._nodes.run())
+                group.create_task(self._sweep_forever(self._nodes))
 
     async def close(self) -> list[str]:
         """Close all clients, store everything, within `shutdown_timeout_s`.
@@ -110,8 +147,7 @@ class Rooms:
             The rooms of which something could not be stored.
         """
         self._draining = True
-        rooms = [entry.room for entry in self._entries.values()]
-        opened = [room for room in rooms if room is not None]
+        opened = [entry.room for entry in self._entries.values() if entry.room is not None]
         for room in opened:
             room.close()
         try:
@@ -122,6 +158,8 @@ class Rooms:
             pass
         finally:
             self._checkpoints.close()
+            for entry in self._entries.values():
+                entry.close()
         return sorted(room.name for room in opened if room.unstored)
 
     async def _opened(self, name: str, entry: _Entry) -> Room:
@@ -137,24 +175,35 @@ class Rooms:
             raise RoomUnavailable(f"{name!r} is being loaded anew")
         return room
 
-    async def _load(self, name: str) -> Room:
+    async def _load(self, name: str, follower: Follower | None) -> Room:
         try:
+            # In this order there is no gap: what isn't in the store yet is in the log, or arrives.
+            if follower is not None:
+                await _reached(follower.listening())
             stored = await self._store.load(name)
+            kept = await _reached(follower.catch_up()) if follower is not None else None
             updates = list(stored.updates)
             if stored.snapshot is not None:
                 updates[:0] = [stored.snapshot.state, *stored.snapshot.waiting]
             document = await self._restore(name, updates)
         except (StoreError, ProtocolError, DocumentBroken) as error:
-            del self._entries[name]
+            self._forget(name, follower)
             log.error("room_load_failed", extra={"room": name, "error": str(error)})
             raise RoomUnavailable(f"{name!r} can't be loaded: {error}") from error
         except BaseException:
-            del self._entries[name]
+            self._forget(name, follower)
             raise
         room = Room(name, document, seq=stored.head_seq, journal=self._journal, settings=self._settings)
         # The stored log is long or its snapshot missing: don't wait for an edit to compact it.
         room.dirty = bool(stored.updates)
+        if follower is not None:
+            follower.start(room, kept or ())
         return room
+
+    def _forget(self, name: str, follower: Follower | None) -> None:
+        del self._entries[name]
+        if follower is not None:
+            follower.close()
 
     async def _restore(self, name: str, updates: list[bytes]) -> Document:
         """Make a document of what is stored, without what broke it before or breaks it now."""
@@ -204,10 +253,12 @@ class Rooms:
     def _tick(self, name: str, entry: _Entry, room: Room, now: float) -> None:
         if not room.broken:
             room.tick(now=now)
+            if entry.follower is not None:
+                entry.follower.tick(now=now)
         idle = room.broken or now - entry.idle_since >= self._settings.room_idle_s
-        if idle and not entry.holders and room.settled:
+        if idle and not entry.holders and entry.settled:
             del self._entries[name]
-            room.close()
+            entry.close()
             if room.culprit is not None:
                 self._note_harmful(name, room.culprit)
             log.info("room_unloaded", extra={"room": name, "seq": room.stored_seq})
@@ -233,7 +284,7 @@ class Rooms:
     async def _read_what_others_stored(self) -> None:
         """Bring rooms up to date of which a commit showed that other nodes had stored something before it."""
         for room in [entry.room for entry in self._entries.values()]:
-            if room is None or not room.behind or room.broken:
+            if room is None or room.broken or not room.is_behind(now=asyncio.get_running_loop().time()):
                 continue
             try:
                 await room.take_in(await self._store.load(room.name, after=room.known_seq))
@@ -243,6 +294,56 @@ class Rooms:
             except Exception as error:
                 log.exception("room_failed", extra={"room": room.name})
                 room.fail(error)
+
+    def _lose_node(self, node: bytes) -> None:
+        for entry in list(self._entries.values()):
+            if entry.follower is not None:
+                entry.follower.lose_node(node)
+
+    async def _sweep_forever(self, nodes: Nodes) -> None:
+        """Store what nodes that are gone have left in the logs of rooms that nobody opens."""
+        while True:
+            await asyncio.sleep(SWEEP_S)
+            # One node does it. If two take themselves for that one, some updates are stored twice.
+            if nodes.knows_who_lives(now=asyncio.get_running_loop().time()) and nodes.node == min(nodes.living()):
+                try:
+                    await self._sweep(nodes)
+                except BusUnavailable:
+                    pass
+                except Exception:
+                    log.exception("sweep_failed")
+
+    async def _sweep(self, nodes: Nodes) -> None:
+        assert self._bus is not None, "there are nodes"
+        living = {node.hex() for node in nodes.living()}
+        left = [mark for mark in await self._bus.marks() if mark.node not in living and mark.age_s >= LEASE_S]
+        for start in range(0, len(left), SWEEP_ROOMS):
+            await asyncio.gather(*(self._recover(mark) for mark in left[start : start + SWEEP_ROOMS]))
+
+    async def _recover(self, mark: Mark) -> None:
+        """Open a room, and keep it until everything is stored that its log has."""
+        assert self._bus is not None, "there are nodes"
+        try:
+            async with asyncio.timeout(RECOVER_TIMEOUT_S), self.hold(mark.room) as room:
+                entry = self._entries[mark.room]
+                if entry.follower is not None:
+                    entry.follower.lose_node(bytes.fromhex(mark.node))
+                while room.unstored or not entry.settled_elsewhere:  # noqa: ASYNC110 - rare, and it has many causes
+                    await asyncio.sleep(TICK_S / 4)
+        except (TimeoutError, SyncError) as error:
+            log.warning("recovery_failed", extra={"room": mark.room, "error": str(error)})
+            return
+        log.info("room_recovered", extra={"room": mark.room, "node": mark.node})
+        self._bus.unmark(mark.room, node=mark.node)
+
+
+async def _reached(wait: Coroutine[Any, Any, T]) -> T | None:
+    """What the bus has to say, unless it can't be reached soon: then a room is opened without."""
+    try:
+        async with asyncio.timeout(BUS_TIMEOUT_S):
+            return await wait
+    except (BusUnavailable, TimeoutError):
+        return None
 
 
 def _retrieve(task: asyncio.Task[Room]) -> None:

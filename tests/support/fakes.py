@@ -17,6 +17,7 @@ from typing import Any, ParamSpec, TypeVar
 import pycrdt
 
 from crdt_sync.awareness import ClientState, read_states, write_states
+from crdt_sync.bus.memory import MemoryBus
 from crdt_sync.connection import Connection, TransportClosed
 from crdt_sync.document import Document
 from crdt_sync.errors import SyncError
@@ -348,11 +349,16 @@ class Node:
 
     Args:
         store: Kept over `kill` and `start`, like a database; a memory store by default.
+        make_bus: Makes the way to the other nodes, anew at each start.
         options: Of the settings.
     """
 
-    def __init__(self, store: Store | None = None, **options: Any) -> None:
+    def __init__(
+        self, store: Store | None = None, *, make_bus: Callable[[], MemoryBus] | None = None, **options: Any
+    ) -> None:
         self.settings = quick_settings(**options)
+        self.bus: MemoryBus | None = None
+        self._make_bus = make_bus
         self.store = MoodyStore(store or MemoryStore())
         self.journal: Journal
         self.rooms: Rooms
@@ -365,12 +371,19 @@ class Node:
         self.journal = Journal(
             self.store, interval_s=settings.journal_interval_s, bytes_max=settings.unstored_bytes_max
         )
-        self.rooms = Rooms(self.store, self.journal, settings)
+        if self._make_bus is not None:
+            self.bus = self._make_bus()
+            await self.bus.open()
+        self.rooms = Rooms(self.store, self.journal, settings, self.bus)
         self._tasks = [asyncio.create_task(self.journal.run()), asyncio.create_task(self.rooms.run())]
         return self
 
     async def kill(self) -> None:
         """End it as `kill -9` would: what isn't in the store is gone."""
+        if self.bus is not None:
+            self.bus.die()
+            for entry in self.rooms._entries.values():
+                entry.close()
         for task in self._tasks:
             task.cancel()
         for outcome in await asyncio.gather(*self._tasks, return_exceptions=True):
@@ -383,6 +396,8 @@ class Node:
         looking_after.cancel()
         await asyncio.wait([looking_after])
         unstored = await self.rooms.close()
+        if self.bus is not None:
+            await self.bus.close()
         self._tasks = [journaling]
         await self.kill()
         return unstored
@@ -399,9 +414,11 @@ class Node:
 
 
 @asynccontextmanager
-async def running_node(store: Store | None = None, **options: Any) -> AsyncIterator[Node]:
+async def running_node(
+    store: Store | None = None, *, make_bus: Callable[[], MemoryBus] | None = None, **options: Any
+) -> AsyncIterator[Node]:
     """A node that is killed at the end, if it still runs."""
-    node = await Node(store, **options).start()
+    node = await Node(store, make_bus=make_bus, **options).start()
     try:
         yield node
         node.check()

@@ -1,0 +1,442 @@
+"""One room's part in the cluster: what this node tells the others, and what it makes of what they tell.
+
+Owns the making up for a bus that loses, repeats and reorders, and knowing which of the others' updates are stored.
+Leaves carrying bytes to `bus`, documents to `room`, and which nodes live to `nodes`.
+
+Each opening of a room on a node is a *source*, and counts the updates that it publishes. So others notice what they
+miss: by the next update, by the count that follows a burst, or, when a bus says that it may have lost something, by
+asking everyone. What is missing is looked for in the room's short-term log first. If it isn't there, the nodes compare
+fingerprints and state vectors, and whoever has more sends the difference.
+
+An update is *confirmed* by the node that its author is connected to. But a client may reconnect to another node, send it
+again, and ask there. So a node remembers which of the others' updates it hasn't heard to be stored. If that takes too
+long, or their node is gone, it stores them itself: storing twice is harmless.
+"""
+
+import asyncio
+import logging
+import random
+import secrets
+from collections import deque
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+
+from .awareness import read_states
+from .bus import Bus, BusUnavailable, Kept
+from .document import Outcome
+from .envelope import NODE_BYTES, Envelope, Kind, decode, encode, read_parts, write_parts
+from .errors import ProtocolError
+from .lib0 import read_var_bytes, read_var_uint, write_var_bytes, write_var_uint
+from .room import Room
+
+log = logging.getLogger("crdt_sync.follow")
+
+# What only took another way is there by then.
+REORDER_S = 0.05
+# How long another node may take to store an update before this one does. Its journal takes a fraction of a second.
+ADOPT_S = 3.0
+# When to say how far one has counted after publishing: soon, and again in case that is lost.
+TAIL_S = (0.5, 2.0, 8.0)
+# When to ask again, if there was no answer. Of everyone, there may be nobody to answer.
+ASK_AGAIN_S = (0.5, 1.0, 2.0, 4.0, 8.0)
+ASK_EVERYONE_AGAIN_S = (0.5, 2.0)
+# After the bus was away, all rooms of all nodes ask each other. Spread over this long.
+RESYNC_SPREAD_S = 1.0
+# What may arrive for a room while it is being loaded.
+EARLY_BYTES_MAX = 4 << 20
+
+
+@dataclass(slots=True)
+class _Source:
+    """What is known of one source."""
+
+    next: int = 1
+    """Everything that it has published before this number is in the document."""
+    ahead: set[int] = field(default_factory=set)
+    """Numbers after a gap that are too."""
+    published: int = 0
+    """How far it is known to have counted."""
+    stored: int = 0
+    """Its updates up to this number are stored."""
+    unstored: deque[tuple[int, bytes, float]] = field(default_factory=deque)
+    """Number, update and time of arrival of those that aren't, as far as is known."""
+
+    @property
+    def lacks(self) -> bool:
+        """Whether something that it has published isn't here."""
+        return self.published >= self.next
+
+    def has(self, number: int) -> bool:
+        """Whether that update is here."""
+        return number < self.next or number in self.ahead
+
+    def got(self, number: int) -> None:
+        """That update is here."""
+        self.ahead.add(number)
+        self.published = max(self.published, number)
+        while self.next in self.ahead:
+            self.ahead.discard(self.next)
+            self.next += 1
+
+
+class Follower:
+    """A room's end of the bus. Listens from the moment that it is made; acts once it is started.
+
+    Args:
+        name: The room's.
+        bus: Open.
+    """
+
+    def __init__(self, name: str, bus: Bus) -> None:
+        self.name = name
+        self.gaps_filled = 0
+        self.ignored = 0
+        """Messages that this version can't read, or whose content it doesn't take."""
+        self._bus = bus
+        self._node = bytes.fromhex(bus.node)
+        self._source = self._node + secrets.token_bytes(4)
+        self._room: Room | None = None
+        self._early: list[bytes] = []
+        self._early_bytes = 0
+        self._sources: dict[bytes, _Source] = {}
+        self._peers: set[bytes] = set()
+        self._position: str | None = None
+        self._outgoing: list[bytes] = []
+        self._published = 0
+        self._stored = 0
+        self._marked = False
+        self._waiters: list[tuple[dict[bytes, int], Callable[[], None]]] = []
+        self._asking: set[bytes] = set()
+        self._tasks: dict[str, asyncio.Task[None]] = {}
+        bus.follow(name, self)
+
+    # ------------------------------------------------------------------------------------------------- life
+
+    async def catch_up(self) -> list[Kept]:
+        """Read the short-term log: what was published lately, which the store may not have.
+
+        Raises:
+            BusUnavailable: The bus is away. The room may be opened without; `resync` follows.
+        """
+        return await self._bus.tail(self.name, None)
+
+    async def listening(self) -> None:
+        """Return once nothing that is published passes by unheard.
+
+        Raises:
+            BusUnavailable: As for `catch_up`.
+        """
+        await self._bus.followed(self.name)
+
+    def start(self, room: Room, kept: Iterable[Kept]) -> None:
+        """Take in what has come so far, and whatever comes from now on.
+
+        Args:
+            room: Loaded from the store after `listening`.
+            kept: From `catch_up`, read after that.
+        """
+        self._room = room
+        room.others = self
+        for one in kept:
+            self._take(one.message)
+            self._position = one.position
+        early, self._early = self._early, []
+        for message in early:
+            self._take(message)
+        self._ask(b"")
+
+    def close(self) -> None:
+        """Follow no more."""
+        self._bus.unfollow(self.name)
+        for task in self._tasks.values():
+            task.cancel()
+        self._tasks.clear()
+
+    @property
+    def settled(self) -> bool:
+        """Whether nothing waits here that somebody else may not have."""
+        return not self._outgoing and not any(source.unstored for source in self._sources.values())
+
+    # ------------------------------------------------------------------------------------------------- from the room
+
+    def accepted(self, update: bytes) -> None:
+        """See `room.Others`. All of a turn of the event loop becomes one message."""
+        if not self._outgoing:
+            asyncio.get_running_loop().call_soon(self._send)
+        self._outgoing.append(update)
+        if not self._marked:
+            self._marked = True
+            self._bus.mark(self.name)
+
+    def stored(self, seq: int, count: int) -> None:
+        """See `room.Others`."""
+        self._stored += count
+        if self._peers:
+            body = write_var_uint(seq - count + 1) + write_var_uint(seq)
+            self._publish(Kind.STORED, number=self._stored, body=body)
+        if self._stored == self._published + len(self._outgoing):
+            self._marked = False
+            self._bus.unmark(self.name)
+
+    def awareness(self, payload: bytes) -> None:
+        """See `room.Others`."""
+        self._publish(Kind.AWARENESS, body=payload)
+
+    def when_stored(self, then: Callable[[], None]) -> None:
+        """See `room.Others`."""
+        wanted = {
+            key: max(number for number, _, _ in source.unstored)
+            for key, source in self._sources.items()
+            if source.unstored
+        }
+        if wanted:
+            self._waiters.append((wanted, then))
+        else:
+            then()
+
+    def tick(self, *, now: float) -> None:
+        """Store what the others are taking too long for; call it about once a second."""
+        room = self._room
+        if room is None or room.broken:
+            return
+        for key, source in self._sources.items():
+            if source.unstored and now - source.unstored[0][2] >= ADOPT_S and room.may_adopt():
+                self._adopt(key)
+
+    # ------------------------------------------------------------------------------------------------- from the bus
+
+    def receive(self, message: bytes) -> None:
+        """See `bus.Listener`."""
+        if self._room is not None:
+            self._take(message)
+            return
+        self._early_bytes += len(message)
+        # What doesn't fit will be missed, and asked for.
+        if self._early_bytes <= EARLY_BYTES_MAX:
+            self._early.append(message)
+
+    def resync(self) -> None:
+        """See `bus.Listener`."""
+        if self._room is not None:
+            self._start("resync", self._resync())
+
+    def lose_node(self, node: bytes) -> None:
+        """A node is gone: what it may not have stored is stored here."""
+        self._peers.discard(node)
+        self._asking.discard(node)
+        room = self._room
+        if room is None or room.broken:
+            return
+        room.lose_node(node)
+        for key in [key for key in self._sources if key.startswith(node)]:
+            self._adopt(key)
+            # It can't be asked any more. Others may have what it published last, and so may the log.
+            del self._sources[key]
+            self._start("resync", self._resync())
+        self._wake()
+
+    def _take(self, message: bytes) -> None:
+        room = self._room
+        assert room is not None, "started"
+        try:
+            envelope = decode(message)
+            if envelope.source == self._source or room.broken:
+                return
+            if envelope.node != self._node:
+                self._peers.add(envelope.node)
+            self._handle(room, envelope)
+        except ProtocolError as error:
+            self.ignored += 1
+            log.warning("bus_message_ignored", extra={"room": self.name, "error": str(error)})
+        except Exception as error:
+            log.exception("bus_message_failed", extra={"room": self.name})
+            room.fail(error)
+
+    def _handle(self, room: Room, envelope: Envelope) -> None:
+        match envelope.kind:
+            case Kind.UPDATES:
+                self._take_updates(room, envelope)
+            case Kind.STORED:
+                first, pos = read_var_uint(envelope.body, 0)
+                last, _ = read_var_uint(envelope.body, pos)
+                self._take_stored(room, envelope, first, last)
+            case Kind.TAIL:
+                self._note_published(self._source_of(envelope), envelope.number)
+            case Kind.AWARENESS:
+                room.hear_from_elsewhere(envelope.node, read_states(envelope.body))
+            case Kind.ASK:
+                if envelope.to in (b"", self._node):
+                    self._answer(room, envelope)
+            case Kind.ANSWER:
+                if envelope.to == self._node:
+                    self._take_answer(room, envelope)
+            case _:
+                self.ignored += 1
+
+    def _take_updates(self, room: Room, envelope: Envelope) -> None:
+        source = self._source_of(envelope)
+        now = asyncio.get_running_loop().time()
+        for number, update in enumerate(read_parts(envelope.body), start=envelope.number):
+            if source.has(number):
+                continue
+            try:
+                outcome = room.accept_from_elsewhere(update, adopt=False)
+            except ProtocolError as error:
+                # Another version's, perhaps. Whoever accepted it stores it.
+                self.ignored += 1
+                log.error("update_from_elsewhere_refused", extra={"room": self.name, "error": str(error)})
+                outcome = Outcome.REPEAT
+            if outcome is not Outcome.REPEAT and number > source.stored:
+                source.unstored.append((number, update, now))
+            source.got(number)
+        self._note_published(source, source.published)
+
+    def _take_stored(self, room: Room, envelope: Envelope, first: int, last: int) -> None:
+        source = self._source_of(envelope)
+        source.stored = max(source.stored, envelope.number)
+        source.unstored = deque(one for one in source.unstored if one[0] > source.stored)
+        if all(source.has(number) for number in range(envelope.number - (last - first), envelope.number + 1)):
+            room.note_stored(first, last)
+        self._wake()
+        self._note_published(source, envelope.number)
+
+    def _source_of(self, envelope: Envelope) -> _Source:
+        return self._sources.setdefault(envelope.source, _Source())
+
+    def _note_published(self, source: _Source, number: int) -> None:
+        source.published = max(source.published, number)
+        if source.lacks:
+            self._start("gap", self._fill_gaps())
+
+    # ------------------------------------------------------------------------------------------------- making up
+
+    async def _fill_gaps(self) -> None:
+        await asyncio.sleep(REORDER_S)
+        if not any(source.lacks for source in self._sources.values()):
+            return
+        await self._read_log()
+        for node in {key[:NODE_BYTES] for key, source in self._sources.items() if source.lacks}:
+            self._ask(node)
+
+    async def _read_log(self) -> None:
+        try:
+            kept = await self._bus.tail(self.name, self._position)
+        except BusUnavailable:
+            return
+        for one in kept:
+            self._take(one.message)
+            self._position = one.position
+        self.gaps_filled += bool(kept)
+
+    async def _resync(self) -> None:
+        await asyncio.sleep(random.uniform(0, RESYNC_SPREAD_S))
+        await self._read_log()
+        self._ask(b"")
+        room = self._room
+        if room is not None:
+            self._publish(Kind.AWARENESS, body=room.who_is_here())
+
+    def _ask(self, node: bytes) -> None:
+        """Ask a node, or everyone, for what is missing here, until there is an answer or no hope of one."""
+        if node not in self._asking:
+            self._asking.add(node)
+            self._start(f"ask {node.hex()}", self._ask_until_answered(node), anew=True)
+
+    async def _ask_until_answered(self, node: bytes) -> None:
+        for again_s in ASK_AGAIN_S if node else ASK_EVERYONE_AGAIN_S:
+            self._publish_ask(node)
+            await asyncio.sleep(again_s)
+            if node not in self._asking:
+                return
+        self._asking.discard(node)
+
+    def _publish_ask(self, node: bytes, *, back: bool = False) -> None:
+        room = self._room
+        if room is not None and not room.broken:
+            fingerprint, state_vector = room.fingerprint()
+            body = write_var_bytes(fingerprint) + write_var_bytes(state_vector)
+            self._publish(Kind.ASK, number=int(back), to=node, body=body)
+
+    def _answer(self, room: Room, envelope: Envelope) -> None:
+        fingerprint, pos = read_var_bytes(envelope.body, 0)
+        state_vector, _ = read_var_bytes(envelope.body, pos)
+        differs = fingerprint != room.fingerprint()[0]
+        updates = room.lacks(state_vector) if differs else []
+        self._send()
+        self._publish(
+            Kind.ANSWER,
+            number=self._published,
+            to=envelope.node,
+            body=write_parts([room.who_is_here(), *updates]),
+        )
+        if differs and not envelope.number:
+            self._publish_ask(envelope.node, back=True)
+
+    def _take_answer(self, room: Room, envelope: Envelope) -> None:
+        who, *updates = read_parts(envelope.body)
+        room.hear_from_elsewhere(envelope.node, read_states(who))
+        for update in updates:
+            # Nobody will say when these are stored.
+            room.accept_from_elsewhere(update, adopt=True)
+        # With that, everything up to the answer is here.
+        source = self._source_of(envelope)
+        source.ahead.update(range(source.next, envelope.number + 1))
+        source.got(envelope.number)
+        self._asking -= {envelope.node, b""}
+
+    # ------------------------------------------------------------------------------------------------- small
+
+    def _adopt(self, key: bytes) -> None:
+        room, source = self._room, self._sources[key]
+        assert room is not None, "started"
+        for _, update, _ in source.unstored:
+            room.adopt(update)
+        source.unstored.clear()
+        self._wake()
+
+    def _wake(self) -> None:
+        """Call those whose wait is over."""
+        waiting, self._waiters = self._waiters, []
+        for wanted, then in waiting:
+            left = {key: number for key, number in wanted.items() if self._is_unstored(key, number)}
+            if left:
+                self._waiters.append((left, then))
+            else:
+                then()
+
+    def _is_unstored(self, key: bytes, upto: int) -> bool:
+        source = self._sources.get(key)
+        return source is not None and any(number <= upto for number, _, _ in source.unstored)
+
+    def _send(self) -> None:
+        updates, self._outgoing = self._outgoing, []
+        if updates:
+            self._publish(Kind.UPDATES, number=self._published + 1, body=write_parts(updates), keep=True)
+            self._published += len(updates)
+            self._start("tail", self._say_how_far(), anew=True)
+
+    async def _say_how_far(self) -> None:
+        for after_s in TAIL_S:
+            await asyncio.sleep(after_s)
+            if self._peers:
+                self._publish(Kind.TAIL, number=self._published)
+
+    def _publish(self, kind: Kind, *, number: int = 0, to: bytes = b"", body: bytes = b"", keep: bool = False) -> None:
+        self._bus.publish(self.name, encode(Envelope(kind, self._source, number, to, body)), keep=keep)
+
+    def _start(self, name: str, work: object, *, anew: bool = False) -> None:
+        """Run `work` in the background, unless it is running already."""
+        running = self._tasks.get(name)
+        if running is not None and not running.done():
+            if not anew:
+                work.close()  # type: ignore[attr-defined]
+                return
+            running.cancel()
+        task: asyncio.Task[None] = asyncio.get_running_loop().create_task(work)  # type: ignore[arg-type]
+        task.add_done_callback(_complain)
+        self._tasks[name] = task
+
+
+def _complain(task: asyncio.Task[None]) -> None:
+    if not task.cancelled() and task.exception() is not None:
+        log.error("follower_failed", exc_info=task.exception())

@@ -1,0 +1,403 @@
+"""Nodes that share a bus: what reaches whom, what is made up for, and who stores what."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from typing import Any
+
+from crdt_sync.awareness import ClientState
+from crdt_sync.bus.memory import Hub, MemoryBus
+from crdt_sync.envelope import Kind, decode
+from crdt_sync.follow import ADOPT_S
+from crdt_sync.nodes import LEASE_S
+from persistence.memory import MemoryStore
+from tests.support.fakes import (
+    Client,
+    Editor,
+    Node,
+    in_virtual_time,
+    running_node,
+    settle,
+    stored_updates,
+    text_of,
+    until,
+)
+
+
+class Cluster:
+    """Some nodes on one store and one hub."""
+
+    def __init__(self) -> None:
+        self.store = MemoryStore()
+        self.hub = Hub()
+        self.nodes: list[Node] = []
+        self.lost: list[Kind] = []
+        """Kinds of messages that don't arrive."""
+        self.published: list[tuple[str, bytes]] = []
+
+    def bus(self) -> MemoryBus:
+        cluster = self
+
+        class Bus(MemoryBus):
+            def publish(self, room: str, message: bytes, *, keep: bool) -> None:
+                cluster.published.append((room, message))
+                super().publish(room, message, keep=keep)
+
+            def send(self, bus: MemoryBus, room: str, message: bytes) -> None:
+                if decode(message).kind not in cluster.lost:
+                    super().send(bus, room, message)
+
+        return Bus(self.hub, node=f"{len(self.hub.buses) + 1:016x}")
+
+    async def join(self, n: int, name: str = "room") -> Client:
+        client = await Client().connect(self.nodes[n], name)
+        client.ask_for_sync()
+        await settle(client)
+        return client
+
+
+@asynccontextmanager
+async def cluster(count: int = 2, **options: Any) -> AsyncIterator[Cluster]:
+    made = Cluster()
+    async with AsyncExitStack() as stack:
+        for _ in range(count):
+            made.nodes.append(await stack.enter_async_context(running_node(made.store, make_bus=made.bus, **options)))
+        yield made
+
+
+def text_at(client: Client) -> str:
+    return text_of(*client.received)
+
+
+@in_virtual_time
+async def test_an_edit_reaches_the_clients_of_another_node_at_once() -> None:
+    async with cluster() as made:
+        ann, bob = await made.join(0), await made.join(1)
+        began = asyncio.get_running_loop().time()
+
+        ann.edit(Editor(1).type("hello"))
+        await settle(bob)
+
+        assert text_at(bob) == "hello"
+        assert asyncio.get_running_loop().time() == began
+
+
+@in_virtual_time
+async def test_an_update_is_stored_once_although_several_nodes_have_it() -> None:
+    async with cluster(3) as made:
+        clients = [await made.join(n) for n in range(3)]
+        for n, client in enumerate(clients):
+            client.edit(Editor(n + 1).type("x"))
+            await asyncio.sleep(1)
+        await asyncio.sleep(ADOPT_S * 2)
+
+        assert (await made.store.load("room")).head_seq == 3
+
+
+@in_virtual_time
+async def test_no_node_has_to_read_from_the_store_what_it_heard() -> None:
+    async with cluster(checkpoint_interval_s=1) as made:
+        ann, bob = await made.join(0), await made.join(1)
+        ann_types, bob_types = Editor(1), Editor(2)
+        loads = [node.store.calls["load"] for node in made.nodes]
+        for _ in range(30):
+            ann.edit(ann_types.type("a"))
+            bob.edit(bob_types.type("b"))
+            await asyncio.sleep(0.33)
+        await asyncio.sleep(3)
+
+        assert [node.store.calls["load"] for node in made.nodes] == loads
+        assert sorted(text_of(*await stored_updates(made.store, "room"))) == ["a"] * 30 + ["b"] * 30
+        assert (await made.store.load("room")).updates == ()
+
+
+@in_virtual_time
+async def test_a_message_that_is_lost_is_found_in_the_log_when_the_next_one_comes() -> None:
+    async with cluster() as made:
+        ann, bob = await made.join(0), await made.join(1)
+        types = Editor(1)
+        made.lost = [Kind.UPDATES, Kind.STORED]
+        ann.edit(types.type("lost "))
+        await settle(bob)
+        assert text_at(bob) == ""
+        made.lost = []
+
+        ann.edit(types.type("found"))
+        await asyncio.sleep(0.2)
+        await settle(bob)
+
+        assert text_at(bob) == "lost found"
+
+
+@in_virtual_time
+async def test_the_last_message_of_a_burst_is_missed_soon_although_none_follows() -> None:
+    async with cluster() as made:
+        ann, bob = await made.join(0), await made.join(1)
+        made.lost = [Kind.UPDATES, Kind.STORED]
+        ann.edit(Editor(1).type("last"))
+        await asyncio.sleep(0.1)
+
+        made.lost = [Kind.STORED]
+        await asyncio.sleep(1)
+        await settle(bob)
+
+        assert text_at(bob) == "last"
+
+
+@in_virtual_time
+async def test_what_is_in_no_log_any_more_is_asked_for() -> None:
+    async with cluster() as made:
+        ann, bob = await made.join(0), await made.join(1)
+        made.lost = [Kind.UPDATES, Kind.STORED]
+        types = Editor(1)
+        ann.edit(types.type("lost "))
+        await asyncio.sleep(0)
+        made.hub.flush()
+        made.lost = []
+        ann.edit(types.type("found"))
+        await asyncio.sleep(1)
+        await settle(bob)
+
+        assert text_at(bob) == "lost found"
+
+
+@in_virtual_time
+async def test_nodes_that_were_apart_agree_after_the_bus_is_back() -> None:
+    async with cluster(3) as made:
+        clients = [await made.join(n) for n in range(3)]
+        for node in made.nodes:
+            assert node.bus is not None
+            node.bus.away = True
+        editors = [Editor(n + 1) for n in range(3)]
+        for n in range(3):
+            for _ in range(10):
+                clients[n].edit(editors[n].type(str(n)))
+                await asyncio.sleep(0.1)
+            clients[n].ask_for_confirm(b"%d" % n)
+        await asyncio.sleep(1)
+        await settle(*clients)
+        assert [client.confirmed for client in clients] == [[b"0"], [b"1"], [b"2"]]
+
+        for node in made.nodes:
+            assert node.bus is not None
+            node.bus.away = False
+        await asyncio.sleep(4)
+        await settle(*clients)
+
+        assert {"".join(sorted(text_at(client))) for client in clients} == {"0" * 10 + "1" * 10 + "2" * 10}
+
+
+@in_virtual_time
+async def test_a_delete_that_was_missed_is_made_up_for() -> None:
+    async with cluster() as made:
+        ann, bob = await made.join(0), await made.join(1)
+        types = Editor(1)
+        ann.edit(types.type("hello"))
+        await settle(bob)
+        for node in made.nodes:
+            assert node.bus is not None
+            node.bus.away = True
+        ann.edit(types.delete(0, 4))
+        await asyncio.sleep(1)
+        made.hub.flush()
+        for node in made.nodes:
+            assert node.bus is not None
+            node.bus.away = False
+        await asyncio.sleep(4)
+        await settle(bob)
+
+        assert text_at(bob) == "o"
+
+
+# ---------------------------------------------------------------------------------------------------- storing for others
+
+
+@in_virtual_time
+async def test_what_a_killed_node_had_not_stored_is_stored_by_another_that_has_it() -> None:
+    async with cluster() as made:
+        ann, bob = await made.join(0), await made.join(1)
+        made.nodes[0].store.hold("append")
+        ann.edit(Editor(1).type("precious"))
+        await settle(bob)
+        await made.nodes[0].kill()
+
+        await asyncio.sleep(LEASE_S + 2)
+
+        assert text_of(*await stored_updates(made.store, "room")) == "precious"
+        assert (await made.store.load("room")).head_seq == 1
+
+
+@in_virtual_time
+async def test_what_a_killed_node_had_not_stored_is_found_by_whoever_opens_the_room() -> None:
+    async with cluster() as made:
+        ann = await made.join(0)
+        made.nodes[0].store.hold("append")
+        ann.edit(Editor(1).type("precious"))
+        await asyncio.sleep(0)
+        await made.nodes[0].kill()
+
+        bob = await made.join(1)
+        await asyncio.sleep(ADOPT_S + 2)
+
+        assert text_at(bob) == "precious"
+        assert text_of(*await stored_updates(made.store, "room")) == "precious"
+
+
+@in_virtual_time
+async def test_what_a_killed_node_had_not_stored_is_brought_home_although_nobody_opens_the_room() -> None:
+    async with cluster() as made:
+        ann = await made.join(0)
+        made.nodes[0].store.hold("append")
+        ann.edit(Editor(1).type("precious"))
+        await asyncio.sleep(0)
+        await made.nodes[0].kill()
+
+        await asyncio.sleep(20)
+
+        assert text_of(*await stored_updates(made.store, "room")) == "precious"
+        assert made.hub.marked_at == {}
+        await until(lambda: len(made.nodes[1].rooms) == 0)
+
+
+@in_virtual_time
+async def test_a_confirmation_waits_for_what_another_node_has_not_stored_yet() -> None:
+    """The author reconnects to another node, repeats its edit there, and asks."""
+    async with cluster() as made:
+        ann, bob = await made.join(0), await made.join(1)
+        made.nodes[0].store.hold("append")
+        update = Editor(1).type("precious")
+        ann.edit(update)
+        await settle(bob)
+
+        bob.edit(update)
+        bob.ask_for_confirm(b"?")
+        await asyncio.sleep(1)
+        await settle(bob)
+        early = list(bob.confirmed)
+        await made.nodes[0].kill()
+        await asyncio.sleep(LEASE_S + 1)
+        await settle(bob)
+
+        assert early == []
+        assert bob.confirmed == [b"?"]
+        assert text_of(*await stored_updates(made.store, "room")) == "precious"
+
+
+@in_virtual_time
+async def test_marks_go_when_everything_is_stored() -> None:
+    async with cluster() as made:
+        ann = await made.join(0)
+        made.nodes[0].store.hold("append")
+        ann.edit(Editor(1).type("x"))
+        await asyncio.sleep(0.1)
+        during = set(made.hub.marked_at)
+        made.nodes[0].store.let_go("append")
+        await asyncio.sleep(1)
+
+        assert during == {("room", f"{1:016x}")}
+        assert made.hub.marked_at == {}
+
+
+# ------------------------------------------------------------------------------------------------------------- presence
+
+
+@in_virtual_time
+async def test_a_joiner_sees_at_once_who_is_on_other_nodes() -> None:
+    async with cluster() as made:
+        ann = await made.join(0)
+        ann.announce(ClientState(1, 1, b'{"user":"Ann"}'))
+        bob = await made.join(1)
+        bob.announce(ClientState(2, 1, b'{"user":"Bob"}'))
+        await asyncio.sleep(0.2)
+        await settle(ann, bob)
+
+        both = {1: b'{"user":"Ann"}', 2: b'{"user":"Bob"}'}
+        assert (ann.visible, bob.visible) == (both, both)
+
+
+@in_virtual_time
+async def test_users_of_a_killed_node_are_gone_within_seconds() -> None:
+    async with cluster(awareness_grace_s=2) as made:
+        ann, bob = await made.join(0), await made.join(1)
+        ann.announce(ClientState(1, 1, b'{"user":"Ann"}'))
+        await asyncio.sleep(0.2)
+        await settle(bob)
+        assert set(bob.visible) == {1}
+
+        await made.nodes[0].kill()
+        await asyncio.sleep(LEASE_S + 2 + 2)
+        await settle(bob)
+
+        assert bob.visible == {}
+
+
+@in_virtual_time
+async def test_a_user_who_hops_to_another_node_within_the_grace_does_not_flicker() -> None:
+    async with cluster(3, awareness_grace_s=5) as made:
+        ann, watchers = await made.join(0), [await made.join(n) for n in range(3)]
+        state = ClientState(1, 7, b'{"user":"Ann"}')
+        ann.announce(state)
+        await asyncio.sleep(0.2)
+        await settle(*watchers)
+
+        await ann.leave(properly=False)
+        await asyncio.sleep(1)
+        back = await made.join(1)
+        back.announce(state)
+        for _ in range(20):
+            await asyncio.sleep(0.5)
+            await settle(*watchers)
+            assert [set(watcher.visible) for watcher in watchers] == [{1}] * 3
+        await back.leave(properly=True)
+        await asyncio.sleep(2)
+        await settle(*watchers)
+
+        assert [watcher.visible for watcher in watchers] == [{}] * 3
+
+
+@in_virtual_time
+async def test_a_user_who_stays_stays_visible_on_other_nodes() -> None:
+    async with cluster() as made:
+        ann, bob = await made.join(0), await made.join(1)
+        for clock in range(1, 8):
+            ann.announce(ClientState(1, clock, b'{"user":"Ann"}'))
+            await asyncio.sleep(15)
+            await settle(bob)
+            assert set(bob.visible) == {1}
+        assert bob.people[1].clock == 7, "renewals are passed on"
+
+
+# ---------------------------------------------------------------------------------------------------------------- traffic
+
+
+@in_virtual_time
+async def test_rooms_where_nothing_happens_say_nothing() -> None:
+    async with cluster() as made:
+        await made.join(0)
+        await made.join(1)
+        await asyncio.sleep(30)
+        made.published.clear()
+        await asyncio.sleep(60)
+
+        assert {decode(message).kind for _, message in made.published} == {Kind.ALIVE}
+
+
+@in_virtual_time
+async def test_an_edit_costs_a_bounded_number_of_messages_and_never_a_whole_document() -> None:
+    async with cluster() as made:
+        ann, bob = await made.join(0), await made.join(1)
+        types = Editor(1)
+        ann.edit(types.type("x" * 100_000))
+        await asyncio.sleep(30)
+        await settle(bob)
+        kept_before = len(made.hub.logs["room"])
+        made.published.clear()
+        ann.edit(types.type("y"))
+        await asyncio.sleep(30)
+        await settle(bob)
+
+        sizes = [len(message) for room, message in made.published if room]
+        assert text_at(bob).endswith("y")
+        assert len(made.hub.logs["room"]) == kept_before + 1
+        assert len(sizes) <= 5
+        assert max(sizes) < 200
