@@ -94,6 +94,8 @@ class _Entry:
     leaves_at: float | None = None
     elsewhere: bool = False
     """Whether it is, or was last, a client of another node."""
+    left_from: Hashable | None = None
+    """The node or connection from which it left."""
 
     @property
     def here(self) -> bool:
@@ -159,13 +161,14 @@ class Awareness:
                 # Not from a node that the client has left for another one, or for this one.
                 if entry is not None and entry.here and entry.owner in (node, None) and clock >= entry.clock:
                     self._remove(one.client, clock=clock, now=now)
+                    entry.left_from = node
                 continue
             if entry is not None and clock < entry.clock:
                 continue
             if entry is not None and clock == entry.clock and not entry.here:
-                # It has come to that node while its leaving another one was on its way. Peers that have heard of that
-                # ignore the clock.
-                if entry.owner == node:
+                # A word that was overtaken; or it has come to that node while its leaving another one was on its way.
+                # Peers that have heard of that ignore the clock.
+                if entry.left_from == node:
                     continue
                 clock += 1
             try:

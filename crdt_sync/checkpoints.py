@@ -18,7 +18,6 @@ from concurrent.futures import BrokenExecutor, ProcessPoolExecutor
 from persistence import Snapshot, Store, StoreCorrupt, StoreError
 
 from .document import State, is_sound
-from .journal import Journal
 from .room import Capture, Room
 
 log = logging.getLogger("crdt_sync.checkpoints")
@@ -35,12 +34,10 @@ class Checkpoints:
 
     Args:
         store: Where they go.
-        journal: Where the rooms' updates are stored first.
     """
 
-    def __init__(self, store: Store, journal: Journal) -> None:
+    def __init__(self, store: Store) -> None:
         self._store = store
-        self._journal = journal
         self._prover: ProcessPoolExecutor | None = None
         self._failing = False
 
@@ -76,9 +73,8 @@ class Checkpoints:
         try:
             left: frozenset[str] = frozenset()
             if sound:
-                stored = asyncio.Event()
-                self._journal.when_stored(max(capture.ticket for _, capture in sound), stored.set)
-                await stored.wait()
+                for _, capture in sound:
+                    await capture.stored.wait()
                 # With seq 0, nothing in it has come before other nodes' updates that it lacks.
                 left = await self._store_all([(room, capture) for room, capture in sound if capture.seq])
         except StoreError as error:

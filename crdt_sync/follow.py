@@ -35,11 +35,13 @@ log = logging.getLogger("crdt_sync.follow")
 REORDER_S = 0.05
 # How long another node may take to store an update before this one does. Its journal takes a fraction of a second.
 ADOPT_S = 3.0
-# When to say how far one has counted after publishing: soon, and again in case that is lost.
-TAIL_S = (0.5, 2.0, 8.0)
-# When to ask again, if there was no answer. Of everyone, there may be nobody to answer.
+# So many ticks after publishing it is said how far one has counted: soon, and again in case that is lost.
+TAIL_TICKS = (1, 3, 8, 20, 60)
+# Before that, a room isn't given up by a node that others may have missed something from.
+TAIL_TICKS_MIN = 8
+# When to ask a node again, if there was no answer. Everyone is asked twice, since nobody knows how many should answer.
 ASK_AGAIN_S = (0.5, 1.0, 2.0, 4.0, 8.0)
-ASK_EVERYONE_AGAIN_S = (0.5, 2.0)
+ASK_EVERYONE_AGAIN_S = 1.0
 # After the bus was away, all rooms of all nodes ask each other. Spread over this long.
 RESYNC_SPREAD_S = 1.0
 # What may arrive for a room while it is being loaded.
@@ -103,6 +105,7 @@ class Follower:
         self._position: str | None = None
         self._outgoing: list[bytes] = []
         self._published = 0
+        self._quiet_ticks = 0
         self._stored = 0
         self._marked = False
         self._waiters: list[tuple[dict[bytes, int], Callable[[], None]]] = []
@@ -143,7 +146,7 @@ class Follower:
         early, self._early = self._early, []
         for message in early:
             self._take(message)
-        self._ask(b"")
+        self._start("ask everyone", self._ask_everyone())
 
     def close(self) -> None:
         """Follow no more."""
@@ -155,7 +158,8 @@ class Follower:
     @property
     def settled(self) -> bool:
         """Whether nothing waits here that somebody else may not have."""
-        return not self._outgoing and not any(source.unstored for source in self._sources.values())
+        told = not self._published or not self._peers or self._quiet_ticks >= TAIL_TICKS_MIN
+        return told and not self._outgoing and not any(source.unstored for source in self._sources.values())
 
     # ------------------------------------------------------------------------------------------------- from the room
 
@@ -180,7 +184,8 @@ class Follower:
 
     def awareness(self, payload: bytes) -> None:
         """See `room.Others`."""
-        self._publish(Kind.AWARENESS, body=payload)
+        if self._peers:
+            self._publish(Kind.AWARENESS, body=payload)
 
     def when_stored(self, then: Callable[[], None]) -> None:
         """See `room.Others`."""
@@ -195,13 +200,18 @@ class Follower:
             then()
 
     def tick(self, *, now: float) -> None:
-        """Store what the others are taking too long for; call it about once a second."""
+        """Say how far we are after a burst, and store what the others take too long for; call it once a second."""
         room = self._room
         if room is None or room.broken:
             return
+        self._quiet_ticks += 1
+        if self._published and self._peers and self._quiet_ticks in TAIL_TICKS:
+            self._publish(Kind.TAIL, number=self._published)
         for key, source in self._sources.items():
             if source.unstored and now - source.unstored[0][2] >= ADOPT_S and room.may_adopt():
                 self._adopt(key)
+                # It may not know that anybody listens.
+                self._ask(key[:NODE_BYTES])
 
     # ------------------------------------------------------------------------------------------------- from the bus
 
@@ -222,6 +232,7 @@ class Follower:
 
     def lose_node(self, node: bytes) -> None:
         """A node is gone: what it may not have stored is stored here."""
+        was_here = node in self._peers
         self._peers.discard(node)
         self._asking.discard(node)
         room = self._room
@@ -232,6 +243,7 @@ class Follower:
             self._adopt(key)
             # It can't be asked any more. Others may have what it published last, and so may the log.
             del self._sources[key]
+        if was_here:
             self._start("resync", self._resync())
         self._wake()
 
@@ -315,7 +327,7 @@ class Follower:
         if not any(source.lacks for source in self._sources.values()):
             return
         await self._read_log()
-        for node in {key[:NODE_BYTES] for key, source in self._sources.items() if source.lacks}:
+        for node in dict.fromkeys(key[:NODE_BYTES] for key, source in self._sources.items() if source.lacks):
             self._ask(node)
 
     async def _read_log(self) -> None:
@@ -331,19 +343,25 @@ class Follower:
     async def _resync(self) -> None:
         await asyncio.sleep(random.uniform(0, RESYNC_SPREAD_S))
         await self._read_log()
-        self._ask(b"")
-        room = self._room
-        if room is not None:
-            self._publish(Kind.AWARENESS, body=room.who_is_here())
+        if self._room is not None:
+            # Who could tell may be gone.
+            self._room.doubt()
+            self._publish(Kind.AWARENESS, body=self._room.who_is_here())
+        await self._ask_everyone()
 
     def _ask(self, node: bytes) -> None:
-        """Ask a node, or everyone, for what is missing here, until there is an answer or no hope of one."""
+        """Ask a node for what is missing here, until there is an answer or no hope of one."""
         if node not in self._asking:
             self._asking.add(node)
             self._start(f"ask {node.hex()}", self._ask_until_answered(node), anew=True)
 
+    async def _ask_everyone(self) -> None:
+        self._publish_ask(b"")
+        await asyncio.sleep(ASK_EVERYONE_AGAIN_S)
+        self._publish_ask(b"")
+
     async def _ask_until_answered(self, node: bytes) -> None:
-        for again_s in ASK_AGAIN_S if node else ASK_EVERYONE_AGAIN_S:
+        for again_s in ASK_AGAIN_S:
             self._publish_ask(node)
             await asyncio.sleep(again_s)
             if node not in self._asking:
@@ -382,7 +400,7 @@ class Follower:
         source = self._source_of(envelope)
         source.ahead.update(range(source.next, envelope.number + 1))
         source.got(envelope.number)
-        self._asking -= {envelope.node, b""}
+        self._asking.discard(envelope.node)
 
     # ------------------------------------------------------------------------------------------------- small
 
@@ -413,13 +431,7 @@ class Follower:
         if updates:
             self._publish(Kind.UPDATES, number=self._published + 1, body=write_parts(updates), keep=True)
             self._published += len(updates)
-            self._start("tail", self._say_how_far(), anew=True)
-
-    async def _say_how_far(self) -> None:
-        for after_s in TAIL_S:
-            await asyncio.sleep(after_s)
-            if self._peers:
-                self._publish(Kind.TAIL, number=self._published)
+            self._quiet_ticks = 0
 
     def _publish(self, kind: Kind, *, number: int = 0, to: bytes = b"", body: bytes = b"", keep: bool = False) -> None:
         self._bus.publish(self.name, encode(Envelope(kind, self._source, number, to, body)), keep=keep)

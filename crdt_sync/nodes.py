@@ -17,6 +17,8 @@ log = logging.getLogger("crdt_sync.nodes")
 BEAT_S = 1.0
 # A node whose event loop stalls for seconds is better taken for dead too early than too late: nothing is lost by it.
 LEASE_S = 4.0
+# Of so many that are gone it would be noticed if they came back.
+GONE_MAX = 1000
 
 
 class Nodes:
@@ -25,11 +27,14 @@ class Nodes:
     Args:
         bus: Open while `run` runs.
         lost: Called with the id of a node that is gone.
+        found_again: Called with the id of one that was taken for gone, and isn't: neither side knows what it missed.
     """
 
-    def __init__(self, bus: Bus, lost: Callable[[bytes], None]) -> None:
+    def __init__(self, bus: Bus, *, lost: Callable[[bytes], None], found_again: Callable[[bytes], None]) -> None:
         self._bus = bus
         self._lost = lost
+        self._found_again = found_again
+        self._gone: dict[bytes, None] = {}
         self._source = bytes.fromhex(bus.node) + bytes(SOURCE_BYTES - NODE_BYTES)
         self._heard_at: dict[bytes, float] = {}
         self._listening_since: float | None = None
@@ -48,17 +53,18 @@ class Nodes:
         return self._listening_since is not None and now - self._listening_since >= LEASE_S
 
     async def run(self) -> None:
-        """Say that this node lives, and listen, until cancelled; then say that it has ended."""
+        """Say that this node lives, and listen, until cancelled."""
         loop = asyncio.get_running_loop()
         self._bus.follow(EVERYONE, self)
-        try:
-            while True:
-                self._say(Kind.ALIVE)
-                self._look(loop.time())
-                await asyncio.sleep(BEAT_S)
-        finally:
-            self._say(Kind.GONE)
-            self._bus.unfollow(EVERYONE)
+        while True:
+            self._say(Kind.ALIVE)
+            self._look(loop.time())
+            await asyncio.sleep(BEAT_S)
+
+    def leave(self) -> None:
+        """Say that this node has ended: it has nothing any more that others lack."""
+        self._say(Kind.GONE)
+        self._bus.unfollow(EVERYONE)
 
     def receive(self, message: bytes) -> None:
         """See `bus.Listener`."""
@@ -70,9 +76,12 @@ class Nodes:
         if envelope.node == self.node:
             return
         if envelope.kind == Kind.ALIVE:
-            if envelope.node not in self._heard_at:
-                log.info("node_found", extra={"node": envelope.node.hex()})
+            known = envelope.node in self._heard_at
             self._heard_at[envelope.node] = asyncio.get_running_loop().time()
+            if not known:
+                log.info("node_found", extra={"node": envelope.node.hex()})
+                if self._gone.pop(envelope.node, self) is None:
+                    self._found_again(envelope.node)
         elif envelope.kind == Kind.GONE and envelope.node in self._heard_at:
             self._lose(envelope.node)
 
@@ -93,6 +102,9 @@ class Nodes:
 
     def _lose(self, node: bytes) -> None:
         del self._heard_at[node]
+        self._gone[node] = None
+        if len(self._gone) > GONE_MAX:
+            del self._gone[next(iter(self._gone))]
         log.warning("node_lost", extra={"node": node.hex()})
         self._lost(node)
 

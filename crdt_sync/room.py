@@ -51,8 +51,9 @@ class Capture:
     """A document's state at one moment, on its way to becoming a snapshot."""
 
     state: State
-    ticket: int
-    """The journal's ticket of the last update in it."""
+    stored: asyncio.Event
+    """Set when every update in it is stored, whichever node accepted it. A snapshot with more than that would be the only
+    place where it is, and may be replaced by one without."""
     count: int
     """How many updates this room had accepted then."""
     seq: int
@@ -151,6 +152,7 @@ class Room:
         self._known_seq = seq
         self._beyond: list[tuple[int, int]] = []
         self._behind_since: float | None = None
+        self._in_doubt = False
         self._stored_seq = seq
         self._marked_at_accepted = -1
 
@@ -165,16 +167,21 @@ class Room:
         return self._known_seq
 
     def is_behind(self, *, now: float) -> bool:
-        """Whether other nodes have stored updates that this one hasn't read: `take_in` what follows `known_seq`.
+        """Whether other nodes have, or may have, stored updates that this one hasn't read: `take_in` what follows
+        `known_seq`.
 
         What they stored just now doesn't count: they are about to say so.
         """
-        return self._behind_since is not None and now - self._behind_since >= BEHIND_S
+        return self._in_doubt or (self._behind_since is not None and now - self._behind_since >= BEHIND_S)
+
+    def doubt(self) -> None:
+        """Something may have been stored of which this node will hear nothing more: it has to look."""
+        self._in_doubt = True
 
     @property
     def settled(self) -> bool:
         """Whether everything is stored, and in a snapshot if it can be: the room can be unloaded without regret."""
-        compacted = not self.dirty and self._capture is None and not self._beyond
+        compacted = not self.dirty and self._capture is None and not self._beyond and not self._in_doubt
         return self.unstored == 0 and (compacted or not self.compactable or self.broken)
 
     @property
@@ -305,7 +312,8 @@ class Room:
     def stored(self, seq: int, count: int) -> None:
         """The journal has committed this room's next `count` updates, with seqs up to `seq`."""
         first = seq - count + 1
-        went_back = first <= max(self._stored_seq, self._known_seq)
+        # Not compared with what was read or heard: that may be this commit, whose answer took longer.
+        went_back = first <= self._stored_seq
         if went_back:
             self._known_seq, self._beyond = 0, []
         self._stored += count
@@ -352,7 +360,8 @@ class Room:
             return
         self._known_seq = max(self._known_seq, stored.head_seq)
         self._close_up()
-        self.dirty = True
+        self._in_doubt = False
+        self.dirty = self.dirty or bool(updates)
 
     def capture(self) -> Capture | None:
         """Take the document's state for a snapshot, None if there is none to be had.
@@ -366,8 +375,13 @@ class Room:
             return None
         # Cleared before the state is written, not after: what is accepted meanwhile must set it again.
         self.dirty = False
-        self._capture = Capture(state, self._ticket, self._accepted, self._known_seq)
+        self._capture = Capture(state, asyncio.Event(), self._accepted, self._known_seq)
+        self.when_stored(self._capture.stored.set)
         return self._capture
+
+    def when_stored(self, then: Callable[[], None]) -> None:
+        """Call `then` once all that is in the document now is stored: at once if it is."""
+        self.others.when_stored(lambda: self._journal.when_stored(self._ticket, then))
 
     def captured(self, *, written: bool) -> None:
         """The capture has become a snapshot, or won't."""
@@ -490,9 +504,7 @@ class Room:
                 # Up to the room's last update, not the client's: what the client sent may have been a repeat of
                 # something that came from elsewhere and isn't stored yet.
                 connection.expect_confirm()
-                self.others.when_stored(
-                    lambda: self._journal.when_stored(self._ticket, lambda: connection.confirm(token))
-                )
+                self.when_stored(lambda: connection.confirm(token))
 
     def _schedule_awareness(self) -> None:
         """Tell everyone what changed in awareness: soon, and not more often than the interval allows."""

@@ -92,9 +92,9 @@ class Rooms:
         self._store = store
         self._journal = journal
         self._settings = settings
-        self._checkpoints = Checkpoints(store, journal)
+        self._checkpoints = Checkpoints(store)
         self._bus = bus
-        self._nodes = Nodes(bus, self._lose_node) if bus is not None else None
+        self._nodes = Nodes(bus, lost=self._lose_node, found_again=self._resync) if bus is not None else None
         self._entries: dict[str, _Entry] = {}
         self._draining = False
         # Digests of updates that broke a document, by its name. Those that are stored are found again after a restart.
@@ -160,6 +160,8 @@ class Rooms:
             self._checkpoints.close()
             for entry in self._entries.values():
                 entry.close()
+            if self._nodes is not None:
+                self._nodes.leave()
         return sorted(room.name for room in opened if room.unstored)
 
     async def _opened(self, name: str, entry: _Entry) -> Room:
@@ -299,6 +301,11 @@ class Rooms:
         for entry in list(self._entries.values()):
             if entry.follower is not None:
                 entry.follower.lose_node(node)
+
+    def _resync(self, node: bytes) -> None:
+        for entry in self._entries.values():
+            if entry.follower is not None:
+                entry.follower.resync()
 
     async def _sweep_forever(self, nodes: Nodes) -> None:
         """Store what nodes that are gone have left in the logs of rooms that nobody opens."""

@@ -7,6 +7,7 @@ from starlette.responses import JSONResponse
 
 from persistence import Store, StoreError
 
+from ..bus import Bus
 from ..journal import Journal
 
 # Shorter than a probe's own timeout usually is.
@@ -21,11 +22,13 @@ class Readiness:
     Args:
         store: Checked when somebody asks.
         journal: Knows whether what arrived is being stored.
+        bus: The way to other nodes, if there is one.
     """
 
-    def __init__(self, store: Store, journal: Journal) -> None:
+    def __init__(self, store: Store, journal: Journal, bus: Bus | None = None) -> None:
         self._store = store
         self._journal = journal
+        self._bus = bus
         self._check: asyncio.Task[str | None] | None = None
         self._checked_at = float("-inf")
 
@@ -33,6 +36,11 @@ class Readiness:
         """By part, why this node shouldn't get traffic; empty if it should."""
         found = {"store": await self._store_problem(), "journal": self._journal_problem()}
         return {part: problem for part, problem in found.items() if problem is not None}
+
+    def warnings(self) -> dict[str, str]:
+        """By part, what is wrong but no reason to send nobody here: without the bus, edits are stored all the same."""
+        problem = self._bus.problem if self._bus is not None else None
+        return {} if problem is None else {"bus": problem}
 
     def _journal_problem(self) -> str | None:
         since = self._journal.failing_since
@@ -66,4 +74,5 @@ async def ready(request: Request) -> JSONResponse:
     """`GET /ready`: 200, or 503 with the reason per part."""
     readiness: Readiness = request.app.state.readiness
     problems = await readiness.problems()
-    return JSONResponse({"ready": not problems, "problems": problems}, status_code=503 if problems else 200)
+    answer = {"ready": not problems, "problems": problems, "warnings": readiness.warnings()}
+    return JSONResponse(answer, status_code=503 if problems else 200)

@@ -131,6 +131,9 @@ class FakeTransport:
 
     Args:
         window: How many frames it takes before it blocks; None for any number.
+
+    Attributes:
+        on_frame: Called after each frame.
     """
 
     def __init__(self, *, window: int | None = None) -> None:
@@ -139,6 +142,7 @@ class FakeTransport:
         self.aborted = False
         self.buffered = 0
         self.window = window
+        self.on_frame: Callable[[], object] = lambda: None
         self._moved = asyncio.Event()
         self._lost = False
 
@@ -166,6 +170,7 @@ class FakeTransport:
         await self._get_through()
         assert self.closed is None, "sent after close"
         self.frames.append(frame)
+        self.on_frame()
 
     async def close(self, code: int, reason: str) -> None:
         """See `Transport.close`."""
@@ -290,6 +295,7 @@ class MoodyStore:
         """See `Store.append`."""
         await self._pass("append")
         seqs = await self.inner.append(entries)
+        await asyncio.sleep(self.answers_after_s.get("append", 0))
         self.appended.append(list(entries))
         self._answer("append")
         return seqs

@@ -40,7 +40,7 @@ class Bench:
 
     def __init__(self, node: Node, journaling: "asyncio.Task[None]") -> None:
         self.node, self.journaling = node, journaling
-        self.checkpoints = Checkpoints(node.store, node.journal)
+        self.checkpoints = Checkpoints(node.store)
 
     @property
     def store(self) -> MoodyStore:

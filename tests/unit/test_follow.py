@@ -5,6 +5,8 @@ from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any
 
+import pytest
+
 from crdt_sync.awareness import ClientState
 from crdt_sync.bus.memory import Hub, MemoryBus
 from crdt_sync.envelope import Kind, decode
@@ -138,7 +140,7 @@ async def test_the_last_message_of_a_burst_is_missed_soon_although_none_follows(
         await asyncio.sleep(0.1)
 
         made.lost = [Kind.STORED]
-        await asyncio.sleep(1)
+        await asyncio.sleep(2.5)
         await settle(bob)
 
         assert text_at(bob) == "last"
@@ -298,6 +300,116 @@ async def test_marks_go_when_everything_is_stored() -> None:
         assert made.hub.marked_at == {}
 
 
+# ------------------------------------------------------------------------------------------- found by the simulation
+
+
+def set_away(made: Cluster, away: bool, *only: int) -> None:
+    for n, node in enumerate(made.nodes):
+        if node.bus is not None and (not only or n in only):
+            node.bus.away = away
+
+
+@in_virtual_time
+async def test_what_a_node_stored_while_the_bus_was_away_is_seen_elsewhere_although_the_node_is_gone() -> None:
+    async with cluster() as made:
+        ann, bob = await made.join(0), await made.join(1)
+        set_away(made, True)
+        ann.edit(Editor(1).type("confirmed"))
+        await asyncio.sleep(1)
+        await made.nodes[0].kill()
+        set_away(made, False, 1)
+
+        await asyncio.sleep(5)
+        await settle(bob)
+
+        assert text_at(bob) == "confirmed"
+
+
+@in_virtual_time
+async def test_the_same_when_the_room_was_unloaded_there() -> None:
+    async with cluster(room_idle_s=1) as made:
+        ann, bob = await made.join(0), await made.join(1)
+        set_away(made, True)
+        ann.edit(Editor(1).type("confirmed"))
+        await asyncio.sleep(1)
+        await ann.leave()
+        await until(lambda: "room" not in made.nodes[0].rooms)
+        set_away(made, False)
+
+        await asyncio.sleep(5)
+        await settle(bob)
+
+        assert text_at(bob) == "confirmed"
+
+
+@in_virtual_time
+async def test_a_room_is_not_given_up_before_others_could_notice_that_they_missed_something() -> None:
+    async with cluster(room_idle_s=1) as made:
+        ann, bob = await made.join(0), await made.join(1)
+        made.lost = list(Kind)
+        ann.edit(Editor(1).type("missed"))
+        await ann.leave()
+        await asyncio.sleep(5)
+        made.lost = []
+
+        await asyncio.sleep(8)
+        await settle(bob)
+
+        assert text_at(bob) == "missed"
+
+
+@in_virtual_time
+async def test_a_node_that_was_taken_for_gone_and_comes_back_is_asked() -> None:
+    async with cluster() as made:
+        ann, bob = await made.join(0), await made.join(1)
+        made.lost = list(Kind)
+        ann.edit(Editor(1).type("missed"))
+        await asyncio.sleep(70)
+        made.hub.flush()
+        made.lost = []
+
+        await asyncio.sleep(5)
+        await settle(bob)
+
+        assert text_at(bob) == "missed"
+
+
+@in_virtual_time
+async def test_a_snapshot_holds_nothing_that_no_row_has() -> None:
+    """Whoever loaded it would take that for stored; and it may be replaced by a snapshot that lacks it."""
+    async with cluster(checkpoint_interval_s=0.5) as made:
+        ann, bob = await made.join(0), await made.join(1)
+        made.nodes[0].store.hold("append")
+        ann.edit(Editor(1).type("unstored "))
+        await settle(bob)
+        bob.edit(Editor(2).type("stored "))
+
+        while not made.nodes[1].store.checkpointed:
+            await asyncio.sleep(0.1)
+
+        rows = [update for entries in made.nodes[1].store.appended for one in entries for update in one.updates]
+        assert sorted(text_of(*rows).split()) == ["stored", "unstored"], "it was adopted before"
+
+
+@in_virtual_time
+async def test_reading_ones_own_commit_before_its_answer_comes_is_no_loss_of_the_store(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    store = MemoryStore()
+    async with running_node(store) as one, running_node(store) as two:
+        ann, bob = await Client().connect(one), await Client().connect(two)
+        two.store.answers_after_s["append"] = 2
+        types = Editor(2)
+        ann.edit(Editor(1).type("ann "))
+        await one.journal.flush()
+        for _ in range(3):
+            bob.edit(types.type("bob "))
+            await asyncio.sleep(2.5)
+        await asyncio.sleep(5)
+
+        assert [record.message for record in caplog.records] == []
+
+
 # ------------------------------------------------------------------------------------------------------------- presence
 
 
@@ -399,5 +511,5 @@ async def test_an_edit_costs_a_bounded_number_of_messages_and_never_a_whole_docu
         sizes = [len(message) for room, message in made.published if room]
         assert text_at(bob).endswith("y")
         assert len(made.hub.logs["room"]) == kept_before + 1
-        assert len(sizes) <= 5
+        assert len(sizes) <= 7
         assert max(sizes) < 200
