@@ -21,15 +21,15 @@ CLIENT = 3_735_928_559
 ROUNDS = 7
 
 
-def struct(clock: int, text: bytes) -> bytes:
+def struct(clock: int, text: bytes, *, client: int = CLIENT) -> bytes:
     """Text after the item before it, or the first in its root."""
     if clock == 0:
         return b"\x04\1\1t" + write_var_bytes(text)
-    return b"\x84" + write_var_uint(CLIENT) + write_var_uint(clock - 1) + write_var_bytes(text)
+    return b"\x84" + write_var_uint(client) + write_var_uint(clock - 1) + write_var_bytes(text)
 
 
-def update(clock: int, *structs: bytes) -> bytes:
-    head = b"\1" + write_var_uint(len(structs)) + write_var_uint(CLIENT) + write_var_uint(clock)
+def update(clock: int, *structs: bytes, client: int = CLIENT) -> bytes:
+    head = b"\1" + write_var_uint(len(structs)) + write_var_uint(client) + write_var_uint(clock)
     return head + b"".join(structs) + b"\0"
 
 

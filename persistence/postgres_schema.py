@@ -16,16 +16,18 @@ log = logging.getLogger("persistence.postgres")
 #
 # No foreign keys: only `postgres` writes here, and with one, appends took 1.4 to 2.5 times as long.
 #
-# document: its rows change with every commit. Free space on their pages lets PostgreSQL put a row's new version beside
-# the old one and skip the index (HOT); without it, every commit would leave a dead index entry.
+# document, document_snapshot: their rows change all the time. Free space on their pages lets PostgreSQL put a row's new
+# version beside the old one and leave the index alone (HOT): 97 % of the changes of snapshots, 37 % without.
 #
-# document_update is a queue: rows come by the thousand and go with the next checkpoint. By default autovacuum waits for
-# dead rows to reach a fifth of a table whose size it last saw at some moment or other. A fixed number makes
-# it come when there is something to do, and without cost delay it is done before the next batch. It doesn't cut
-# free pages off the end: that locks out appends for a moment, for pages that the next of them would need again.
+# document_snapshot: large values, overwritten every few seconds, so most of its out-of-line part would be dead by the time
+# that autovacuum's default, a fifth of the table, is reached.
+#
+# document_update is a queue: rows come by the thousand and go with the next checkpoint. It is vacuumed by the number of
+# dead rows, however many live ones there are, should checkpoints once have failed for long. Free pages aren't cut off its
+# end: that locks out appends for a moment, for pages that the next of them would need again.
 # Updates aren't compressed: most are too small, and those that aren't are often a client's history, sent once.
 #
-# document_snapshot: few rows, large and overwritten all the time, so the same goes for its out-of-line part.
+# Measured with benchmarks/table_bloat.py.
 MIGRATIONS: Final = (
     """
     CREATE TABLE crdt_sync.document (
@@ -44,10 +46,7 @@ MIGRATIONS: Final = (
         "update" bytea NOT NULL,
         PRIMARY KEY (document_id, seq)
     ) WITH (
-        autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 10000,
-        autovacuum_vacuum_cost_delay = 0, vacuum_truncate = off,
-        toast.autovacuum_vacuum_scale_factor = 0, toast.autovacuum_vacuum_threshold = 10000,
-        toast.autovacuum_vacuum_cost_delay = 0, toast.vacuum_truncate = off
+        autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 10000, vacuum_truncate = off
     );
 
     CREATE TABLE crdt_sync.document_snapshot (

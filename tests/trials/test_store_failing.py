@@ -1,4 +1,4 @@
-"""The store fails for half a minute, for real: another process holds the database's write lock, or the disk is full."""
+"""The store fails for real: another process holds the database's write lock, the disk is full, PostgreSQL is gone."""
 
 import asyncio
 import resource
@@ -10,7 +10,9 @@ import pytest
 
 from tests.support.database import stored_updates
 from tests.support.editor import Editor
+from tests.support.postgres import PostgresServer
 from tests.support.server import ServerProcess
+from tests.support.services import require
 from tests.support.yjs import Yjs
 from tests.trials.test_kill import what_yjs_reads
 
@@ -78,6 +80,31 @@ async def test_a_server_that_cannot_store_still_stops_and_says_what_is_lost(tmp_
 
         assert "edits_not_stored" in server.log
         assert ROOM in server.log
+
+
+@pytest.mark.timeout(120)
+@pytest.mark.parametrize("failure", ["kill", "freeze"])
+async def test_a_server_whose_postgresql_is_gone_still_stops_and_says_what_is_lost(
+    failure: str, tmp_path: Path
+) -> None:
+    with require(PostgresServer) as postgres:
+        async with (
+            ServerProcess(
+                tmp_path, database_url=postgres.create_database(), env={"CRDT_SYNC_SHUTDOWN_TIMEOUT_S": "1"}
+            ) as server,
+            Editor(server.url, ROOM) as ann,
+        ):
+            before = await ann.edit()
+            await ann.until(lambda: before in ann.confirmed)
+
+            getattr(postgres, failure)()
+            await ann.edit()
+            # Beside its own second: three to close connections that don't answer, and what a busy machine takes.
+            with pytest.raises(AssertionError, match="exit code 1"):
+                await server.stop(timeout_s=8)
+
+            assert "edits_not_stored" in server.log
+            assert ROOM in server.log.splitlines()[-1]
 
 
 async def edit_for(seconds: float, *editors: Editor) -> set[str]:
