@@ -93,6 +93,9 @@ def _add_serve(commands: _Commands) -> None:
         metavar="URL",
         help="where documents are kept (default sqlite:///crdt-sync.db)",
     )
+    run.add_argument(
+        "--workers", help="how many processes serve the port (default 1); more than one need Redis and PostgreSQL"
+    )
     run.add_argument("--log-level", help="DEBUG, INFO, WARNING or ERROR (default INFO)")
 
 

@@ -11,13 +11,15 @@ from importlib.metadata import version
 
 import uvicorn
 
-from persistence import StoreError
+from persistence import Store, StoreError
 
 from . import logs
+from .bus import InvalidBusUrl, open_bus
 from .gateway.app import create_app
 from .settings import Settings
 from .stores import make_store, open_when_reachable
 from .transport import WebSocketProtocol
+from .workers import Workers
 
 
 class CannotServe(Exception):
@@ -31,12 +33,29 @@ def serve(settings: Settings) -> bool:
         Whether everything that was accepted is stored.
 
     Raises:
-        CannotServe: The port or the store can't be used.
+        CannotServe: The port or the store can't be used, or several processes can't share what is configured.
     """
     # A panic in native code would otherwise spend up to 100 ms on a backtrace that nobody reads.
     os.environ.setdefault("RUST_BACKTRACE", "0")
     logs.configure(settings.log_level)
     stored = asyncio.run(_check_store(settings))
+    with _listen(settings) as listener:
+        banner = _banner(settings, listener.getsockname()[1], stored)
+        if settings.workers == 1:
+            return run_node(settings, listener, banner)
+        print(banner, file=sys.stderr, flush=True)
+        return Workers(settings.workers, run_worker, (settings, listener)).run()
+
+
+def run_worker(settings: Settings, listener: socket.socket) -> bool:
+    """Be one of several processes on a port."""
+    os.environ.setdefault("RUST_BACKTRACE", "0")
+    logs.configure(settings.log_level)
+    return run_node(settings, listener, None)
+
+
+def run_node(settings: Settings, listener: socket.socket, banner: str | None) -> bool:
+    """Run one node on a socket that listens, until a signal ends it; returns whether everything is stored."""
     app = create_app(settings)
     # Every option that matters is spelled out, so that an upgrade of uvicorn can't change it.
     config = uvicorn.Config(
@@ -56,20 +75,18 @@ def serve(settings: Settings) -> bool:
         log_config=None,
         server_header=False,
     )
-    with _listen(settings) as listener:
-        port = listener.getsockname()[1]
-        _Server(config, _banner(settings, port, stored)).run(sockets=[listener])
+    _Server(config, banner).run(sockets=[listener])
     return not app.state.unstored
 
 
 class _Server(uvicorn.Server):
-    def __init__(self, config: uvicorn.Config, banner: str) -> None:
+    def __init__(self, config: uvicorn.Config, banner: str | None) -> None:
         super().__init__(config)
         self._banner = banner
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets=sockets)
-        if self.started:
+        if self.started and self._banner is not None:
             print(self._banner, file=sys.stderr, flush=True)
 
     @contextlib.contextmanager
@@ -83,18 +100,36 @@ class _Server(uvicorn.Server):
 async def _check_store(settings: Settings) -> str:
     """Open and close the store, so that what is wrong with it is told in a sentence. Returns its description."""
     try:
+        if settings.redis_url is not None:
+            open_bus(settings.redis_url, prefix=settings.redis_prefix)
         store = make_store(settings)
+        if settings.workers > 1:
+            _check_shared(settings, store)
         await open_when_reachable(store, settings.database_start_timeout_s)
         await store.close()
-    except StoreError as error:
+    except (StoreError, InvalidBusUrl) as error:
         raise CannotServe(str(error)) from error
     return store.describe()
+
+
+def _check_shared(settings: Settings, store: Store) -> None:
+    why = None
+    if settings.redis_url is None:
+        why = "they would not hear of each other's edits: set CRDT_SYNC_REDIS_URL"
+    elif not store.shared:
+        why = f"only one process can use the {store.describe()}: set CRDT_SYNC_DATABASE_URL to a postgresql:// URL"
+    if why is not None:
+        raise CannotServe(f"{settings.workers} workers can't serve one port, since {why}.")
 
 
 def _listen(settings: Settings) -> socket.socket:
     family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
     try:
-        return socket.create_server((settings.host, settings.port), family=family)
+        listener = socket.create_server((settings.host, settings.port), family=family)
+        # Every connection inherits it. asyncio sees to it only where a socket names its protocol, which this one doesn't;
+        # with Nagle's algorithm, the second of two small frames waits for up to 40 ms.
+        listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        return listener
     except OSError as error:
         raise CannotServe(
             f"Can't listen on {settings.host} port {settings.port}: {os.strerror(error.errno or 0)}. "
@@ -105,12 +140,13 @@ def _listen(settings: Settings) -> socket.socket:
 def _banner(settings: Settings, port: int, stored: str) -> str:
     host = f"[{settings.host}]" if ":" in settings.host else settings.host
     url = f"ws://{host}:{port}"
+    shared = f"\n  processes      {settings.workers}, which meet in Redis" if settings.workers > 1 else ""
     who = "anyone on this machine" if _is_loopback(settings.host) else "ANYONE WHO CAN REACH THIS ADDRESS"
     return f"""
   crdt-sync {version("crdt-sync")}
 
   listening on   {url}
-  storing in     {stored}
+  storing in     {stored}{shared}
   open to        {who}, to read and write every room, without a token
 
   Try it:        new WebsocketProvider("{url}", "trip-1", doc)

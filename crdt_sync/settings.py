@@ -43,6 +43,18 @@ class Settings(BaseSettings):
     database_start_timeout_s: float = Field(
         30.0, ge=0, description="How long a starting server waits for a database that can't be reached."
     )
+    redis_url: str | None = Field(
+        None,
+        repr=False,
+        description="Where nodes meet: `redis://`, `rediss://`, `unix://`, `redis+sentinel://host,host/name` or "
+        "`redis+cluster://host,host`. Without it, this is the only node.",
+    )
+    redis_prefix: str = Field(
+        "crdt-sync",
+        pattern=r"^[^{}\s]+$",
+        description="What all keys and channels in Redis begin with. Nodes with the same prefix must share a database.",
+    )
+    workers: int = Field(1, ge=1, le=256, description="How many processes serve the port, each a node of its own.")
     log_level: str = Field("INFO", pattern="^(DEBUG|INFO|WARNING|ERROR)$", description="DEBUG, INFO, WARNING or ERROR.")
 
     journal_interval_s: float = Field(

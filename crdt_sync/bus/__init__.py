@@ -16,6 +16,10 @@ class BusUnavailable(Exception):
     """It can't be reached now. Transient; the bus itself goes on trying."""
 
 
+class InvalidBusUrl(ValueError):
+    """A URL names no bus. The text tells what is expected, and repeats nothing that may be a password."""
+
+
 class Kept(NamedTuple):
     """A message in a room's short-term log."""
 
@@ -111,3 +115,22 @@ class Bus(Protocol):
         Raises:
             BusUnavailable: The bus is away.
         """
+
+
+def open_bus(url: str, *, prefix: str = "crdt-sync") -> Bus:
+    """Make the bus that a URL names. It touches nothing until `open()` is called.
+
+    Args:
+        url: One Redis server: `redis://user:password@host:6379/0`, with TLS `rediss://…`, or
+            `unix:///path/to/socket?db=0`. A master that Sentinels know: `redis+sentinel://host:26379,host2:26379/mymaster/0`.
+            A cluster: `redis+cluster://host:6379,host2:6379`. These two also start with `rediss+`. What has a meaning in
+            URLs is percent-encoded in accounts. Options of TLS: `?ssl_ca_certs=…&ssl_certfile=…&ssl_keyfile=…`,
+            `ssl_cert_reqs=none`, `ssl_check_hostname=false`; of Sentinel: `?sentinel_username=…&sentinel_password=…`.
+        prefix: What all keys and channels start with.
+
+    Raises:
+        InvalidBusUrl: The URL names no bus.
+    """
+    from .redis import RedisBus
+
+    return RedisBus(url, prefix=prefix)

@@ -11,6 +11,7 @@ from starlette.requests import Request
 from starlette.responses import PlainTextResponse
 from starlette.routing import Route, WebSocketRoute
 
+from ..bus import open_bus
 from ..journal import Journal
 from ..rooms import Rooms
 from ..settings import Settings
@@ -39,10 +40,14 @@ def create_app(settings: Settings | None = None) -> Starlette:
     async def lifespan(app: Starlette) -> AsyncIterator[None]:
         store = make_store(chosen)
         await open_when_reachable(store, chosen.database_start_timeout_s)
+        bus = open_bus(chosen.redis_url, prefix=chosen.redis_prefix) if chosen.redis_url is not None else None
+        if bus is not None:
+            await bus.open()
+            log.info("node_started", extra={"node": bus.node})
         journal = Journal(store, interval_s=chosen.journal_interval_s, bytes_max=chosen.unstored_bytes_max)
-        rooms = Rooms(store, journal, chosen)
+        rooms = Rooms(store, journal, chosen, bus)
         app.state.rooms = rooms
-        app.state.readiness = Readiness(store, journal)
+        app.state.readiness = Readiness(store, journal, bus)
         journaling = _start(journal.run(), "journal")
         looking_after = _start(rooms.run(), "rooms")
         try:
@@ -50,10 +55,13 @@ def create_app(settings: Settings | None = None) -> Starlette:
         finally:
             await _stop(looking_after)
             app.state.unstored = await rooms.close()
-            await _stop(journaling)
-            await store.close()
+            # Before anything else that may take its time: whoever stops us may be about to lose patience.
             if app.state.unstored:
                 log.critical("edits_not_stored", extra={"rooms": app.state.unstored})
+            await _stop(journaling)
+            if bus is not None:
+                await bus.close()
+            await store.close()
 
     app = Starlette(
         routes=[

@@ -1,0 +1,154 @@
+"""Several processes that do the same: ended together, and started again when one dies."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from crdt_sync.cli import main
+from tests.support.processes import is_alive, wait_until
+
+ROOT = Path(__file__).parents[2]
+
+SCRIPT = """
+import os, signal, sys, time
+from pathlib import Path
+from crdt_sync import logs
+from crdt_sync.workers import Workers
+
+def work(folder: str, well: bool) -> bool:
+    ended = []
+    signal.signal(signal.SIGTERM, lambda *_: ended.append(1))
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    Path(folder, str(os.getpid())).touch()
+    while not ended:
+        time.sleep(0.01)
+    Path(folder, f"{os.getpid()}.ended").touch()
+    return well
+
+if __name__ == "__main__":
+    logs.configure("INFO")
+    sys.exit(0 if Workers(3, work, (sys.argv[1], sys.argv[2] == "well")).run() else 1)
+"""
+
+
+DYING = """
+import os, sys
+from pathlib import Path
+from crdt_sync.workers import Workers
+
+def work(folder: str) -> bool:
+    Path(folder, str(os.getpid())).touch()
+    os._exit(3)
+
+if __name__ == "__main__":
+    Workers(1, work, (sys.argv[1],)).run()
+"""
+
+
+class Run:
+    def __init__(self, folder: Path, outcome: str = "well") -> None:
+        (folder / "script.py").write_text(SCRIPT)
+        self.notes = folder / "notes"
+        self.notes.mkdir()
+        self.process = subprocess.Popen(
+            [sys.executable, folder / "script.py", self.notes, outcome],
+            env={**os.environ, "PYTHONPATH": str(ROOT)},
+            stderr=subprocess.PIPE,
+        )
+
+    def started(self) -> list[int]:
+        return [int(path.name) for path in self.notes.iterdir() if path.suffix == ""]
+
+    def living(self) -> list[int]:
+        return [pid for pid in self.started() if is_alive(pid)]
+
+    def until(self, count: int) -> None:
+        wait_until(lambda: len(self.living()) == count, timeout_s=20)
+
+
+def test_all_are_ended_by_one_signal_and_the_exit_code_says_that_it_went_well(tmp_path: Path) -> None:
+    run = Run(tmp_path)
+    run.until(3)
+
+    run.process.send_signal(signal.SIGTERM)
+
+    assert run.process.wait(10) == 0
+    assert len(list(run.notes.glob("*.ended"))) == 3
+    assert run.living() == []
+
+
+def test_the_exit_code_says_when_it_went_wrong(tmp_path: Path) -> None:
+    run = Run(tmp_path, "badly")
+    run.until(3)
+
+    run.process.send_signal(signal.SIGINT)
+
+    assert run.process.wait(10) == 1
+
+
+def test_one_that_dies_is_started_again(tmp_path: Path) -> None:
+    run = Run(tmp_path)
+    run.until(3)
+    victim = run.living()[0]
+
+    os.kill(victim, signal.SIGKILL)
+    wait_until(lambda: len(run.started()) == 4 and len(run.living()) == 3, timeout_s=10)
+
+    run.process.send_signal(signal.SIGTERM)
+    assert run.process.wait(10) == 0
+    assert run.process.stderr is not None
+    assert run.process.stderr.read().count(b"worker_died") == 1
+
+
+def test_nobody_is_left_when_the_first_process_is_killed(tmp_path: Path) -> None:
+    run = Run(tmp_path)
+    run.until(3)
+
+    run.process.kill()
+    run.process.wait(10)
+
+    run.until(0)
+    assert len(list(run.notes.glob("*.ended"))) == 3, "they were asked to end, and could store everything"
+
+
+@pytest.mark.parametrize(
+    ("options", "reason"),
+    [
+        ({}, "CRDT_SYNC_REDIS_URL"),
+        ({"CRDT_SYNC_REDIS_URL": "redis://127.0.0.1:1"}, "CRDT_SYNC_DATABASE_URL to a postgresql:// URL"),
+    ],
+)
+def test_workers_that_could_share_nothing_are_refused_with_the_reason(
+    options: dict[str, str],
+    reason: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    tmp_path: Path,
+) -> None:
+    for name, value in options.items():
+        monkeypatch.setenv(name, value)
+
+    with pytest.raises(SystemExit) as ended:
+        main(["serve", "--port", "0", "--workers", "2", "--database", f"sqlite:///{tmp_path / 'x.db'}"])
+
+    assert ended.value.code == 1
+    assert reason in capsys.readouterr().err
+
+
+def test_a_worker_that_cannot_live_is_not_started_again_all_the_time(tmp_path: Path) -> None:
+    (tmp_path / "script.py").write_text(DYING)
+    notes = tmp_path / "notes"
+    notes.mkdir()
+    process = subprocess.Popen(
+        [sys.executable, tmp_path / "script.py", notes], env={**os.environ, "PYTHONPATH": str(ROOT)}
+    )
+    time.sleep(4)
+    process.terminate()
+    process.wait(10)
+
+    assert 2 <= len(list(notes.iterdir())) <= 8
