@@ -12,7 +12,7 @@ import pytest_asyncio
 from .support.clients import NodeClients, NodeProcess
 from .support.pgbouncer import PgBouncer
 from .support.postgres import PostgresServer
-from .support.redis import RedisServer
+from .support.redis import RedisCluster, RedisServer
 from .support.server import ServerProcess
 from .support.services import require
 from .support.yjs import Yjs
@@ -88,3 +88,10 @@ def redis() -> Iterator[RedisServer]:
     """The Redis of this xdist worker, shared by its tests. One that wants to stop or freeze a server makes its own."""
     with require(RedisServer) as server:
         yield server
+
+
+@pytest.fixture(scope="session")
+def redis_cluster() -> Iterator[RedisCluster]:
+    """The Redis Cluster of this xdist worker, shared by its tests. One that wants to break one makes its own."""
+    with require(RedisCluster) as cluster:
+        yield cluster
