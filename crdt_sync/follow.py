@@ -44,6 +44,8 @@ ASK_AGAIN_S = (0.5, 1.0, 2.0, 4.0, 8.0)
 ASK_EVERYONE_AGAIN_S = 1.0
 # After the bus was away, all rooms of all nodes ask each other. Spread over this long.
 RESYNC_SPREAD_S = 1.0
+# So many openings of a room are remembered, most of them over.
+SOURCES_MAX = 200
 # What may arrive for a room while it is being loaded.
 EARLY_BYTES_MAX = 4 << 20
 
@@ -75,6 +77,15 @@ class _Source:
     def got(self, number: int) -> None:
         """That update is here."""
         self.ahead.add(number)
+        self._close_up(number)
+
+    def got_all_up_to(self, number: int) -> None:
+        """That update is here, and all before it."""
+        self.next = max(self.next, number + 1)
+        self.ahead = {one for one in self.ahead if one >= self.next}
+        self._close_up(number)
+
+    def _close_up(self, number: int) -> None:
         self.published = max(self.published, number)
         while self.next in self.ahead:
             self.ahead.discard(self.next)
@@ -212,6 +223,10 @@ class Follower:
                 self._adopt(key)
                 # It may not know that anybody listens.
                 self._ask(key[:NODE_BYTES])
+        for key in list(self._sources)[:-SOURCES_MAX]:
+            # Somebody who opened the room long ago. Should it speak again, it is asked what it has said so far.
+            if not self._sources[key].unstored:
+                del self._sources[key]
 
     # ------------------------------------------------------------------------------------------------- from the bus
 
@@ -397,9 +412,7 @@ class Follower:
             # Nobody will say when these are stored.
             room.accept_from_elsewhere(update, adopt=True)
         # With that, everything up to the answer is here.
-        source = self._source_of(envelope)
-        source.ahead.update(range(source.next, envelope.number + 1))
-        source.got(envelope.number)
+        self._source_of(envelope).got_all_up_to(envelope.number)
         self._asking.discard(envelope.node)
 
     # ------------------------------------------------------------------------------------------------- small

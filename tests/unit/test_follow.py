@@ -10,7 +10,7 @@ import pytest
 from crdt_sync.awareness import ClientState
 from crdt_sync.bus.memory import Hub, MemoryBus
 from crdt_sync.envelope import Kind, decode
-from crdt_sync.follow import ADOPT_S
+from crdt_sync.follow import ADOPT_S, SOURCES_MAX
 from crdt_sync.nodes import LEASE_S
 from persistence.memory import MemoryStore
 from tests.support.fakes import (
@@ -513,3 +513,21 @@ async def test_an_edit_costs_a_bounded_number_of_messages_and_never_a_whole_docu
         assert len(made.hub.logs["room"]) == kept_before + 1
         assert len(sizes) <= 7
         assert max(sizes) < 200
+
+
+@in_virtual_time
+async def test_openings_of_a_room_elsewhere_are_not_remembered_for_ever() -> None:
+    async with cluster(room_idle_s=0) as made:
+        ann = await made.join(0)
+        for n in range(3, 3 + SOURCES_MAX + 50):
+            bob = await made.join(1)
+            bob.edit(Editor(n).type("b"))
+            await bob.leave()
+            await until(lambda: "room" not in made.nodes[1].rooms)
+        await asyncio.sleep(2)
+        await settle(ann)
+
+        follower = made.nodes[0].rooms._entries["room"].follower
+        assert follower is not None
+        assert len(follower._sources) <= SOURCES_MAX
+        assert text_at(ann) == "b" * (SOURCES_MAX + 50)
