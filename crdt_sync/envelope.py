@@ -38,7 +38,7 @@ class Kind(IntEnum):
     ANSWER = 6
     """What `to` lacks. `number`: as of TAIL. Body: an awareness payload, updates."""
     ALIVE = 7
-    """The node runs. To all nodes."""
+    """The node runs. `number`: how often it has said so. To all nodes."""
     GONE = 8
     """The node has ended. To all nodes."""
 

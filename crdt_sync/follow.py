@@ -245,6 +245,11 @@ class Follower:
         if self._room is not None:
             self._start("resync", self._resync())
 
+    def meet_node(self, node: bytes) -> None:
+        """A node has been living without being heard of: it may have the room open, and miss something of it."""
+        self._peers.add(node)
+        self.resync()
+
     def lose_node(self, node: bytes) -> None:
         """A node is gone: what it may not have stored is stored here."""
         was_here = node in self._peers

@@ -17,8 +17,6 @@ log = logging.getLogger("crdt_sync.nodes")
 BEAT_S = 1.0
 # A node whose event loop stalls for seconds is better taken for dead too early than too late: nothing is lost by it.
 LEASE_S = 4.0
-# Of so many that are gone it would be noticed if they came back.
-GONE_MAX = 1000
 
 
 class Nodes:
@@ -27,14 +25,15 @@ class Nodes:
     Args:
         bus: Open while `run` runs.
         lost: Called with the id of a node that is gone.
-        found_again: Called with the id of one that was taken for gone, and isn't: neither side knows what it missed.
+        missed: Called with the id of one that has been living without being heard of, so that neither side knows what it
+            missed.
     """
 
-    def __init__(self, bus: Bus, *, lost: Callable[[bytes], None], found_again: Callable[[bytes], None]) -> None:
+    def __init__(self, bus: Bus, *, lost: Callable[[bytes], None], missed: Callable[[bytes], None]) -> None:
         self._bus = bus
         self._lost = lost
-        self._found_again = found_again
-        self._gone: dict[bytes, None] = {}
+        self._missed = missed
+        self._beats = 0
         self._source = bytes.fromhex(bus.node) + bytes(SOURCE_BYTES - NODE_BYTES)
         self._heard_at: dict[bytes, float] = {}
         self._listening_since: float | None = None
@@ -57,7 +56,8 @@ class Nodes:
         loop = asyncio.get_running_loop()
         self._bus.follow(EVERYONE, self)
         while True:
-            self._say(Kind.ALIVE)
+            self._beats += 1
+            self._say(Kind.ALIVE, self._beats)
             self._look(loop.time())
             await asyncio.sleep(BEAT_S)
 
@@ -80,8 +80,8 @@ class Nodes:
             self._heard_at[envelope.node] = asyncio.get_running_loop().time()
             if not known:
                 log.info("node_found", extra={"node": envelope.node.hex()})
-                if self._gone.pop(envelope.node, self) is None:
-                    self._found_again(envelope.node)
+                if envelope.number > 1:
+                    self._missed(envelope.node)
         elif envelope.kind == Kind.GONE and envelope.node in self._heard_at:
             self._lose(envelope.node)
 
@@ -102,11 +102,8 @@ class Nodes:
 
     def _lose(self, node: bytes) -> None:
         del self._heard_at[node]
-        self._gone[node] = None
-        if len(self._gone) > GONE_MAX:
-            del self._gone[next(iter(self._gone))]
         log.warning("node_lost", extra={"node": node.hex()})
         self._lost(node)
 
-    def _say(self, kind: Kind) -> None:
-        self._bus.publish(EVERYONE, encode(Envelope(kind, self._source)), keep=False)
+    def _say(self, kind: Kind, number: int = 0) -> None:
+        self._bus.publish(EVERYONE, encode(Envelope(kind, self._source, number)), keep=False)

@@ -94,7 +94,7 @@ class Rooms:
         self._settings = settings
         self._checkpoints = Checkpoints(store)
         self._bus = bus
-        self._nodes = Nodes(bus, lost=self._lose_node, found_again=self._resync) if bus is not None else None
+        self._nodes = Nodes(bus, lost=self._lose_node, missed=self._meet_node) if bus is not None else None
         self._entries: dict[str, _Entry] = {}
         self._draining = False
         # Digests of updates that broke a document, by its name. Those that are stored are found again after a restart.
@@ -302,10 +302,10 @@ class Rooms:
             if entry.follower is not None:
                 entry.follower.lose_node(node)
 
-    def _resync(self, node: bytes) -> None:
+    def _meet_node(self, node: bytes) -> None:
         for entry in self._entries.values():
             if entry.follower is not None:
-                entry.follower.resync()
+                entry.follower.meet_node(node)
 
     async def _sweep_forever(self, nodes: Nodes) -> None:
         """Store what nodes that are gone have left in the logs of rooms that nobody opens."""

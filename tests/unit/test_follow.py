@@ -1,7 +1,7 @@
 """Nodes that share a bus: what reaches whom, what is made up for, and who stores what."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any
 
@@ -408,6 +408,82 @@ async def test_reading_ones_own_commit_before_its_answer_comes_is_no_loss_of_the
         await asyncio.sleep(5)
 
         assert [record.message for record in caplog.records] == []
+
+
+def cut(made: Cluster) -> set[tuple[int, int]]:
+    """From which node to which nothing gets through: a set to change."""
+    pairs: set[tuple[int, int]] = set()
+    buses = [node.bus for node in made.nodes if node.bus is not None]
+
+    def meddle(one: int, send: Callable[[MemoryBus, str, bytes], None]) -> Callable[[MemoryBus, str, bytes], None]:
+        def meddled(to: MemoryBus, room: str, message: bytes) -> None:
+            if (one, buses.index(to)) not in pairs:
+                send(to, room, message)
+
+        return meddled
+
+    for one, bus in enumerate(buses):
+        bus.send = meddle(one, bus.send)  # type: ignore[method-assign]
+    return pairs
+
+
+async def lose_and_find(made: Cluster) -> None:
+    """The first node doesn't hear the second for a while; then all that it asks is lost."""
+    pairs = cut(made)
+    pairs.add((1, 0))
+    await asyncio.sleep(LEASE_S + 2)
+    made.lost = [Kind.ASK]
+    pairs.clear()
+    await asyncio.sleep(4)
+    made.lost = []
+    await asyncio.sleep(20)
+
+
+@in_virtual_time
+async def test_a_node_that_was_found_again_is_told_who_comes_even_if_it_was_not_heard_of_in_the_room() -> None:
+    async with cluster() as made:
+        ann, bob = await made.join(0), await made.join(1)
+        await lose_and_find(made)
+        ann.announce(ClientState(1, 1, b'{"user":"Ann"}'))
+        await asyncio.sleep(1)
+        await settle(ann, bob)
+
+        assert set(bob.visible) == {1}
+
+
+@in_virtual_time
+async def test_a_node_that_was_found_again_is_told_how_far_others_have_counted() -> None:
+    async with cluster() as made:
+        ann, bob = await made.join(0), await made.join(1)
+        await lose_and_find(made)
+        made.lost = [Kind.UPDATES]
+        ann.edit(Editor(1).type("last"))
+        await asyncio.sleep(0.5)
+        made.lost = []
+        await asyncio.sleep(5)
+        await settle(bob)
+
+        assert text_at(bob) == "last"
+
+
+@in_virtual_time
+async def test_a_node_that_is_heard_late_for_the_first_time_is_asked_what_it_has_said_before() -> None:
+    async with cluster() as made:
+        pairs = cut(made)
+        pairs.add((0, 1))
+        nodes = made.nodes[1].rooms._nodes
+        assert nodes is not None
+        nodes._heard_at.clear()  # as if it had been deaf from its start
+        bob = await made.join(1)
+        await asyncio.sleep(2)
+        ann = await made.join(0)
+        ann.edit(Editor(1).type("missed"))
+        await asyncio.sleep(5)
+        pairs.clear()
+        await asyncio.sleep(5)
+        await settle(bob)
+
+        assert text_at(bob) == "missed"
 
 
 # ------------------------------------------------------------------------------------------------------------- presence
