@@ -8,6 +8,7 @@ snapshot is written. A room that can't be loaded is refused, never shown empty.
 import asyncio
 import itertools
 import logging
+import random
 import sys
 from collections import deque
 from collections.abc import AsyncIterator, Collection, Coroutine
@@ -33,6 +34,8 @@ log = logging.getLogger("crdt_sync.rooms")
 T = TypeVar("T")
 
 TICK_S = 1.0
+# How often it is compared, in one query for all rooms, whether the store has something that this node lacks.
+COMPARE_S = 20.0
 # How long opening a room waits for the bus.
 BUS_TIMEOUT_S = 1.0
 # How often it is looked for what nodes that are gone have left, and how many rooms are brought home at once.
@@ -136,6 +139,8 @@ class Rooms:
         async with asyncio.TaskGroup() as group:
             group.create_task(self._tick_forever())
             group.create_task(self._checkpoint_forever())
+            if self._store.shared:
+                group.create_task(self._compare_with_store_forever())
             if self._nodes is not None:
                 group.create_task(self._nodes.run())
                 group.create_task(self._sweep_forever(self._nodes))
@@ -282,6 +287,19 @@ class Rooms:
                 await self._checkpoints.write(due)
             except Exception:
                 log.exception("checkpoints_failed", extra={"rooms": len(due)})
+
+    async def _compare_with_store_forever(self) -> None:
+        """Notice what was stored elsewhere without anything of it having reached this node, by whatever mishap."""
+        while True:
+            await asyncio.sleep(random.uniform(0.5, 1) * COMPARE_S)
+            rooms = {name: entry.room for name, entry in self._entries.items() if entry.room is not None}
+            try:
+                heads = await self._store.heads(list(rooms))
+            except StoreError:
+                continue
+            for name, head_seq in heads.items():
+                if head_seq > rooms[name].known_seq:
+                    rooms[name].doubt()
 
     async def _read_what_others_stored(self) -> None:
         """Bring rooms up to date of which a commit showed that other nodes had stored something before it."""

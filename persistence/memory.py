@@ -72,6 +72,11 @@ class MemoryStore:
         snapshot = log.snapshot if log.snapshot and log.snapshot.seq > after else None
         return Stored(log.head_seq, snapshot, tuple(row.update for row in log.rows if row.seq > after))
 
+    async def heads(self, documents: Sequence[str]) -> dict[str, int]:
+        """See `Store.heads`."""
+        await self._turn()
+        return {name: self._logs[name].head_seq for name in documents if name in self._logs}
+
     async def append(self, entries: Sequence[Entry]) -> list[int]:
         """See `Store.append`."""
         await self._turn()

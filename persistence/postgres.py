@@ -72,6 +72,8 @@ SELECT seq, "update", user_id, accepted_at FROM crdt_sync.document_update
 WHERE document_id = $1 AND seq BETWEEN $2 AND $3 ORDER BY seq LIMIT $4
 """
 
+_HEADS: Final = "SELECT name, head_seq FROM crdt_sync.document WHERE name = ANY($1::text[])"
+
 # Each document's lock goes with the transaction; it is only tried for, never waited for. MATERIALIZED: for no other
 # rows than these.
 _LOCK_FOR_CHECKPOINT: Final = """
@@ -190,6 +192,12 @@ class PostgresStore:
         if export is None:
             return Stored(head_seq=0, snapshot=None, updates=())
         return Stored(export.head_seq, export.snapshot, tuple([row.update for row in export.rows]))
+
+    async def heads(self, documents: Sequence[str]) -> dict[str, int]:
+        """See `Store.heads`."""
+        link = self._primary
+        async with link.connection("read", "reading heads") as connection, link.statement(connection):
+            return dict(await connection.fetch(_HEADS, list(documents)))
 
     async def append(self, entries: Sequence[Entry]) -> list[int]:
         """See `Store.append`."""

@@ -125,6 +125,21 @@ class SqliteStore:
 
         return await self._run(1, read)
 
+    async def heads(self, documents: Sequence[str]) -> dict[str, int]:
+        """See `Store.heads`."""
+
+        def read() -> dict[str, int]:
+            with self._reader.transaction("reading heads", "BEGIN") as connection:
+                found: dict[str, int] = {}
+                for batch in _batches(list(documents)):
+                    marks = ",".join("?" * len(batch))
+                    found.update(
+                        connection.execute(f"SELECT name, head_seq FROM document WHERE name IN ({marks})", batch)
+                    )
+                return found
+
+        return await self._run(1, read)
+
     async def append(self, entries: Sequence[Entry]) -> list[int]:
         """See `Store.append`."""
 

@@ -216,6 +216,9 @@ class Store(Protocol):
             after: The caller has everything up to this seq, and wants only the rest.
         """
 
+    async def heads(self, documents: Sequence[str]) -> dict[str, int]:
+        """The seq of the last update of each of these documents, of those that there are."""
+
     async def append(self, entries: Sequence[Entry]) -> list[int]:
         """Store all entries in one transaction, creating documents as needed.
 

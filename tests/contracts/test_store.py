@@ -70,6 +70,16 @@ async def test_seqs_start_at_1_and_have_no_gaps_per_document(store: Store) -> No
     assert await store.documents() == [DocumentHead("x", 4), DocumentHead("y", 4)]
 
 
+async def test_heads_of_many_documents_are_read_at_once(store: Store) -> None:
+    names = [f"trip-{i}" for i in range(600)]
+    await store.append([entry(name, *numbered(i % 3 + 1)) for i, name in enumerate(names)])
+
+    heads = await store.heads([*names, "unknown"])
+
+    assert heads == {name: i % 3 + 1 for i, name in enumerate(names)}
+    assert await store.heads([]) == {}
+
+
 async def test_entries_of_two_users_in_one_document_follow_each_other(store: Store) -> None:
     seqs = await store.append([entry("x", b"ann", user_id="ann"), entry("x", b"bob", b"bob2", user_id="bob")])
 

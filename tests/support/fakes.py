@@ -291,6 +291,11 @@ class MoodyStore:
         await asyncio.sleep(self.answers_after_s.get("load", 0))
         return stored
 
+    async def heads(self, documents: Sequence[str]) -> dict[str, int]:
+        """See `Store.heads`."""
+        await self._pass("heads")
+        return await self.inner.heads(documents)
+
     async def append(self, entries: Sequence[Entry]) -> list[int]:
         """See `Store.append`."""
         await self._pass("append")

@@ -6,6 +6,7 @@ from copy import deepcopy
 
 import pytest
 
+from crdt_sync.rooms import COMPARE_S
 from persistence.memory import MemoryStore
 from tests.support.fakes import (
     Client,
@@ -214,6 +215,24 @@ async def test_updates_committed_while_the_gap_is_being_read_are_not_taken_for_r
         words = set(text_of(*await stored_updates(store, "room")).split())
 
         assert words == {f"{who}{i}" for who in "ab" for i in range(30)}
+
+
+@in_virtual_time
+async def test_who_only_reads_sees_what_others_stored_even_if_nothing_else_tells(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    store = MemoryStore()
+    async with running_node(store) as one, running_node(store) as two:
+        ann, bob = await joined(one), await joined(two)
+        ann.edit(Editor(1).type("ann "))
+
+        await asyncio.sleep(COMPARE_S + 2)
+        await settle(bob)
+
+        assert text_at(bob) == "ann "
+        loads = two.store.calls["load"]
+        await asyncio.sleep(5 * COMPARE_S)
+        assert two.store.calls["load"] == loads, "there is nothing new"
 
 
 @in_virtual_time
