@@ -112,6 +112,7 @@ class Connection:
         self.closing: tuple[int, str] | None = None
         self._transport = transport
         self._outbox = Outbox(outbox_bytes_max)
+        self._greeting: bytes | None = None
         self._confirms: deque[bytes] = deque()
         self._confirms_owed = 0
         self._catching_up: deque[bytes] = deque()
@@ -125,7 +126,15 @@ class Connection:
     @property
     def idle(self) -> bool:
         """Whether nothing waits for this client: it has, or is sure to get, all that it was sent."""
-        return not (self._sending or self._outbox or self._confirms or self.behind or self.asked or self.asked_who)
+        return not (
+            self._greeting
+            or self._sending
+            or self._outbox
+            or self._confirms
+            or self.behind
+            or self.asked
+            or self.asked_who
+        )
 
     @property
     def outbox_bytes(self) -> int:
@@ -139,6 +148,11 @@ class Connection:
         if not self._outbox.put(frame):
             self._outbox.clear()
             self.behind = True
+        self._wake.set()
+
+    def greet(self, frame: bytes) -> None:
+        """Send this before anything else."""
+        self._greeting = frame
         self._wake.set()
 
     def answer_sync(self, state_vector: bytes) -> None:
@@ -220,6 +234,9 @@ class Connection:
                 self._deadline.cancel()
 
     def _next(self, catch_up: CatchUp) -> bytes | None:
+        if self._greeting is not None:
+            greeting, self._greeting = self._greeting, None
+            return greeting
         if not self._catching_up and (self.asked or self.asked_who or self.behind):
             self._catching_up.extend(catch_up(self))
             self.synced = self.synced or self.asked

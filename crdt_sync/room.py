@@ -197,7 +197,9 @@ class Room:
     def join(self, connection: Connection) -> None:
         """Let a client in: it hears at once what the room has and who is here."""
         self.connections.add(connection)
-        connection.relay(encode_step_1(self._document.state_vector()))
+        # Before any step 2: whoever has heard that, and calls itself synced, has then been asked for what is missing here,
+        # and what it asks to have confirmed is on its way.
+        connection.greet(encode_step_1(self._document.state_vector()))
         connection.answer_who()
 
     def leave(self, connection: Connection, *, properly: bool) -> None:

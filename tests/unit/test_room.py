@@ -666,3 +666,16 @@ async def test_a_room_that_is_closed_closes_its_clients_and_keeps_quiet() -> Non
         assert (alice.closed, bob.closed) == ((1012, "server restarting"), (1012, "server restarting"))
         await alice.leave()
         await bob.leave()
+
+
+@in_virtual_time
+async def test_a_client_is_asked_what_it_has_before_it_hears_that_it_is_synced() -> None:
+    """Who then asks for a confirmation has sent what is to be confirmed, however early its own step 1 came."""
+    async with running_node() as node:
+        client = await Client().connect(node)
+        client.ask_for_sync()
+        await turns()
+
+        steps = [frame[1] for frame in client.transport.frames if frame[0] == 0]
+
+        assert steps == [0, 1]
