@@ -4,6 +4,8 @@ Trials marked `long` run only when asked for (`--long`, or `-m long`). Tests mar
 other trials.
 """
 
+import signal
+
 import pytest
 
 
@@ -12,6 +14,9 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
+    # Who starts the run in the background may have Ctrl-C ignored, which programs that the tests start would inherit.
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     config.addinivalue_line("markers", "waits: for a minute or more, using no CPU; the others run beside it")
 
 

@@ -75,6 +75,9 @@ async def test_a_server_that_cannot_store_still_stops_and_says_what_is_lost(tmp_
         with closing(sqlite3.connect(server.database_path, isolation_level=None)) as other:
             other.execute("BEGIN IMMEDIATE")
             await ann.edit()
+            async with asyncio.timeout(20):
+                while "store_failing" not in server.log:
+                    await asyncio.sleep(0.05)
             with pytest.raises(AssertionError, match="exit code 1"):
                 await server.stop()
 
