@@ -414,7 +414,8 @@ class History:
         assert stored <= mine, self._complain(f"from another room: {sorted(stored - mine)}")
 
     def _read_store(self, room: str) -> "Read":
-        return read_in_yjs(self._yjs, stored_updates(self._cluster.database_url, room))
+        # Several nodes' rows are in no causal order, and Yjs may leave some pending for good if it gets them one by one.
+        return read_in_yjs(self._yjs, [self._yjs.merge(stored_updates(self._cluster.database_url, room))])
 
     @staticmethod
     def _is_equal(read: "Read", replicas: list[Wanderer]) -> bool:
