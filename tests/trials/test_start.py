@@ -65,14 +65,15 @@ async def test_ten_servers_that_find_an_empty_database_make_one_schema_and_two_o
         for editor in (ann, bob):
             await editor.until(lambda editor=editor: first <= editor.edits(), 5)
         await until_confirmed(ann, bob)
-        assert what_yjs_reads(yjs, stored_updates(postgres_url, ROOM)) == all_sent([ann, bob])
+        # Rows of two nodes are in no causal order, and Yjs may leave some pending if it gets them one by one.
+        assert what_yjs_reads(yjs, [yjs.merge(stored_updates(postgres_url, ROOM))]) == all_sent([ann, bob])
         ((head_seq,),) = execute(postgres_url, "SELECT head_seq FROM crdt_sync.document")
         assert head_seq == len(all_sent([ann, bob]))
         for server in servers:
             await server.stop()
             assert server.errors() == []
         # Nor do the stopping servers' snapshots leave anything out.
-        assert what_yjs_reads(yjs, stored_updates(postgres_url, ROOM)) == all_sent([ann, bob])
+        assert what_yjs_reads(yjs, [yjs.merge(stored_updates(postgres_url, ROOM))]) == all_sent([ann, bob])
 
 
 async def test_a_server_waits_for_its_database_and_then_comes_up(
