@@ -4,6 +4,7 @@ Trials marked `long` run only when asked for (`--long`, or `-m long`). Tests mar
 other trials.
 """
 
+import os
 import signal
 
 import pytest
@@ -18,6 +19,11 @@ def pytest_configure(config: pytest.Config) -> None:
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
     config.addinivalue_line("markers", "waits: for a minute or more, using no CPU; the others run beside it")
+
+
+def pytest_xdist_auto_num_workers() -> int:
+    """One more than there are cores: many trials wait for what they broke, and use no CPU meanwhile."""
+    return (os.cpu_count() or 1) + 1
 
 
 @pytest.hookimpl(trylast=True)

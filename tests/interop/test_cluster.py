@@ -16,9 +16,6 @@ from tests.support.postgres import PostgresServer
 from tests.support.redis import RedisServer
 from tests.support.server import ServerProcess
 
-# Not in `make test` yet: they haven't been seen to be steady on a machine that does nothing else.
-pytestmark = pytest.mark.long
-
 NODES = 3
 GRACE_S = 1
 # A node that isn't heard of for 4 s is gone; that is looked for once a second.

@@ -28,9 +28,6 @@ from tests.support.services import require
 from tests.support.yjs import Yjs
 from tests.trials.test_kill import all_confirmed, all_sent
 
-# Not in `make test` yet: they haven't been seen to be steady on a machine that does nothing else.
-pytestmark = pytest.mark.long
-
 NODES = 3
 ROOMS = 2
 AUTHORS = 6

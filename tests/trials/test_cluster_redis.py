@@ -20,9 +20,6 @@ from tests.support.services import require
 from tests.support.yjs import Yjs
 from tests.trials.test_kill import all_confirmed, all_sent, what_yjs_reads
 
-# Not in `make test` yet: they haven't been seen to be steady on a machine that does nothing else.
-pytestmark = pytest.mark.long
-
 ROOM = "trip-1"
 EDITORS_EACH = 2
 EDIT_INTERVAL_S = 0.1

@@ -22,9 +22,6 @@ from tests.support.server import ServerProcess
 from tests.support.yjs import Yjs
 from tests.trials.test_kill import all_confirmed, what_yjs_reads
 
-# Not in `make test` yet: they haven't been seen to be steady on a machine that does nothing else.
-pytestmark = pytest.mark.long
-
 ROOM = "trip-1"
 VERSIONS = ("1.5", "3.0", "3.1")
 BACK_S = 3
