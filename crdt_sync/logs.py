@@ -25,5 +25,5 @@ def configure(level: str) -> None:
     handler = logging.StreamHandler()
     handler.setFormatter(FieldFormatter())
     logging.basicConfig(level=logging.WARNING, handlers=[handler], force=True)
-    logging.getLogger("crdt_sync").setLevel(level)
-    logging.getLogger("persistence").setLevel(level)
+    for package in ("crdt_sync", "persistence", "auth"):
+        logging.getLogger(package).setLevel(level)

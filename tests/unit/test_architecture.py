@@ -11,7 +11,7 @@ PACKAGES = ("auth", "persistence", "crdt_sync")
 # A module imports only from rows above its own.
 ROWS: tuple[frozenset[str], ...] = (
     frozenset({"errors", "settings", "logs", "pacing"}),
-    frozenset({"lib0", "ranges", "stores", "bus.__init__"}),
+    frozenset({"lib0", "ranges", "stores", "keys", "bus.__init__"}),
     frozenset({"values", "structure", "envelope", "workers", "bus.memory", "bus.redis_url"}),
     frozenset({"update", "standins", "nodes", "bus.redis_link"}),
     frozenset({"waiting", "tree", "bus.redis_notes", "bus.redis_state"}),
@@ -24,7 +24,7 @@ ROWS: tuple[frozenset[str], ...] = (
     frozenset({"gateway.app"}),
     frozenset({"transport", "store_copy"}),
     frozenset({"serve", "store_reports"}),
-    frozenset({"store_commands"}),
+    frozenset({"store_commands", "token_command"}),
     frozenset({"cli"}),
 )
 # The package's front doors are above everything.
@@ -38,6 +38,9 @@ HOMES = {
     "rich": {"crdt_sync.store_reports"},
     "pydantic": {"crdt_sync.settings"},
     "pydantic_settings": {"crdt_sync.settings"},
+    "jwt": {"auth.keys"},
+    "cryptography": {"auth.keys"},
+    "httpx2": {"auth.fetch"},
     "asyncpg": {"persistence.postgres_link"},
     "zstandard": {"persistence.blobs"},
     "sqlite3": {"persistence.sqlite", "persistence.sqlite_file"},
@@ -133,6 +136,24 @@ def test_persistence_modules_import_only_from_lower_rows(trees: dict[str, ast.Mo
         if not name.startswith("persistence.") or name == "persistence.__init__":
             continue
         for imported in imports(name, without_deferred(name, tree)):
+            target = module_of(imported, modules())
+            if target is not None:
+                assert row_of[target] < row_of[name], f"{name} imports {target}"
+
+
+def test_auth_modules_import_only_from_lower_rows(trees: dict[str, ast.Module]) -> None:
+    rows = (
+        {"errors", "grants", "fetch"},
+        {"credentials", "claims"},
+        {"keys"},
+        {"jwks", "minting"},
+        {"verifier"},
+    )
+    row_of = {f"auth.{name}": row for row, names in enumerate(rows) for name in names}
+    for name, tree in trees.items():
+        if not name.startswith("auth.") or name == "auth.__init__":
+            continue
+        for imported in imports(name, tree):
             target = module_of(imported, modules())
             if target is not None:
                 assert row_of[target] < row_of[name], f"{name} imports {target}"
