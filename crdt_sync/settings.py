@@ -1,16 +1,32 @@
 """The configuration: read once from `CRDT_SYNC_*`, checked as a whole, every problem reported together."""
 
+import json
 import os
 from difflib import get_close_matches
+from typing import Annotated
 
-from pydantic import Field, ValidationError, model_validator
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic import BeforeValidator, Field, SecretStr, ValidationError, model_validator
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 PREFIX = "CRDT_SYNC_"
 
 
 class InvalidSettings(Exception):
     """What is configured can't work. The text lists every problem."""
+
+
+def _split(value: object) -> object:
+    """Read `a, b`, or a list of JSON, as environments have it."""
+    if not isinstance(value, str):
+        return value
+    listed = json.loads(value) if value.lstrip().startswith("[") else [one.strip() for one in value.split(",")]
+    if not listed or not all(listed):
+        # One that is set, but empty, would check nothing, and whoever set it believes that it does.
+        raise ValueError("names are expected, with commas between them; leave it unset if there are none")
+    return listed
+
+
+_Names = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_split)]
 
 
 class Settings(BaseSettings):
@@ -53,6 +69,32 @@ class Settings(BaseSettings):
         "crdt-sync",
         pattern=r"^[^{}\s]+$",
         description="What all keys and channels in Redis begin with. Nodes with the same prefix must share a database.",
+    )
+    jwt_secret: SecretStr | None = Field(
+        None,
+        description="The secret that tokens are signed with (HS256), at least 32 bytes: `openssl rand -base64 48`.",
+    )
+    jwt_public_key: str | None = Field(
+        None,
+        repr=False,
+        description="The public key or certificate that verifies tokens, as PEM or as the path of a PEM file: RSA from "
+        "2048 bits on (RS256), P-256 (ES256) or Ed25519 (EdDSA).",
+    )
+    jwt_jwks: str | None = Field(
+        None,
+        repr=False,
+        description="Where the keys that verify tokens are published (JWKS): an https URL (http on loopback), or a file.",
+    )
+    jwt_audience: _Names = Field((), description="Tokens need one of these as `aud`, with commas between them.")
+    jwt_issuer: _Names = Field((), description="Tokens need one of these as `iss`, with commas between them.")
+    jwt_leeway_s: float = Field(
+        10.0, ge=0, le=300, description="How far the clock of whoever makes tokens may be from ours."
+    )
+    jwt_lifetime_max_s: float = Field(
+        30 * 86400.0,
+        gt=0,
+        le=366 * 86400,
+        description="A token that is valid for longer is refused. Revocations are remembered for as long.",
     )
     workers: int = Field(1, ge=1, le=256, description="How many processes serve the port, each a node of its own.")
     log_level: str = Field("INFO", pattern="^(DEBUG|INFO|WARNING|ERROR)$", description="DEBUG, INFO, WARNING or ERROR.")

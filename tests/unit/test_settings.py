@@ -1,9 +1,14 @@
 """The configuration: from the environment, checked as a whole."""
 
+import time
+
 import pytest
 from pydantic import ValidationError
 
+from auth import CredentialInvalid
+from crdt_sync.keys import configured_verifier
 from crdt_sync.settings import PREFIX, InvalidSettings, Settings
+from tests.support.tokens import SECRET, hs256, shown, without
 
 
 @pytest.fixture(autouse=True)
@@ -106,3 +111,55 @@ def test_a_variable_that_is_no_setting_is_refused_with_the_one_that_was_meant(mo
     first, second = str(problem.value).splitlines()
     assert first == "CRDT_SYNC_DATABASE_ULR: there is no such setting; did you mean CRDT_SYNC_DATABASE_URL?"
     assert second.startswith("CRDT_SYNC_PORT='x'")
+
+
+def test_names_in_a_list_have_commas_between_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    for text in ("api", " api ", "api,web", "api , web", '["api", "web"]'):
+        monkeypatch.setenv("CRDT_SYNC_JWT_AUDIENCE", text)
+        assert Settings.read().jwt_audience == (("api", "web") if "web" in text else ("api",))
+
+    assert Settings.read(jwt_audience=["a", "b"]).jwt_audience == ("a", "b")
+    assert Settings.read(jwt_issuer="a,b").jwt_issuer == ("a", "b")
+
+
+@pytest.mark.parametrize("text", ["", " ", ",", "api,,web", "[]", '["api", ""]', '["api"', "[7]"])
+def test_a_list_that_is_set_but_has_no_names_is_refused(text: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CRDT_SYNC_JWT_AUDIENCE", text)
+
+    with pytest.raises(InvalidSettings, match="CRDT_SYNC_JWT_AUDIENCE"):
+        Settings.read()
+
+
+def test_keys_are_not_shown(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("JWT_SECRET", "JWT_PUBLIC_KEY", "JWT_JWKS"):
+        monkeypatch.setenv(PREFIX + name, "s3cret")
+
+    settings = Settings.read()
+
+    assert "s3cret" not in repr(settings)
+    assert "s3cret" not in str(settings)
+
+
+def test_keys_that_can_not_work_are_invalid_settings() -> None:
+    with pytest.raises(InvalidSettings) as problem:
+        configured_verifier(Settings.read(jwt_secret="short", jwt_jwks="ftp://nowhere"))
+
+    assert [line.split()[0] for line in str(problem.value).splitlines()] == [
+        "CRDT_SYNC_JWT_SECRET",
+        "CRDT_SYNC_JWT_JWKS",
+    ]
+
+
+async def test_a_verifier_is_made_from_the_settings() -> None:
+    assert configured_verifier(Settings.read()) is None
+    verifier = configured_verifier(
+        Settings.read(jwt_secret=SECRET, jwt_audience=["api"], jwt_issuer="id", jwt_leeway_s=0, jwt_lifetime_max_s=60)
+    )
+    assert verifier is not None
+    now = time.time()
+    good = without(aud="api", iss="id", iat=now, exp=now + 30)
+
+    assert (await verifier(shown(hs256(good)))).expires_at == now + 30
+    for change in ({"aud": "web"}, {"iss": "x"}, {"exp": now + 90}, {"exp": now}):
+        with pytest.raises(CredentialInvalid):
+            await verifier(shown(hs256(good | change)))
