@@ -3,15 +3,17 @@
 import argparse
 import io
 import os
+import re
 import sys
 from collections.abc import Callable, Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import TypeAlias
 
+from auth import Right
 from persistence import StoreError
 
-from . import store_commands
+from . import store_commands, token_command
 from .serve import CannotServe, serve
 from .settings import InvalidSettings, Settings
 from .store_commands import CommandFailed
@@ -70,6 +72,7 @@ def parser() -> argparse.ArgumentParser:
     _add_stats(of_store)
     _add_copy(of_store)
     _add_export(commands)
+    _add_token(commands)
     return made
 
 
@@ -168,6 +171,40 @@ def _add_export(commands: _Commands) -> None:
     export.add_argument("--output", type=Path, metavar="FILE", help="write to this file, not to standard output")
 
 
+def _add_token(commands: _Commands) -> None:
+    token = commands.add_parser(
+        "token",
+        help="make a token, for development",
+        description="Make a token for a user and print it. It is signed with CRDT_SYNC_JWT_SECRET, which the server has "
+        "to have too, or with a private key whose public half the server has.",
+        epilog="docs/how-to/authenticate.md says what is in a token and how an application makes one.",
+    )
+    token.set_defaults(run=token_command.token)
+    token.add_argument("--user", required=True, metavar="ID", help="who it is for (sub)")
+    token.add_argument(
+        "--room",
+        dest="rooms",
+        action="append",
+        required=True,
+        type=_room,
+        metavar="NAME=RIGHT",
+        help="a room, or a prefix and *, and read, write or admin, as in 'trip-*=write'; may be given several times",
+    )
+    token.add_argument(
+        "--ttl", dest="ttl_s", type=_duration, default="1h", metavar="TIME", help="90s, 15m, 1h (the default) or 7d"
+    )
+    token.add_argument("--name", help="what other people see")
+    token.add_argument("--color", help="in what colour they see it: #rgb, #rrggbb or #rrggbbaa")
+    token.add_argument("--id", dest="token_id", metavar="JTI", help="to revoke it by (default: a random one)")
+    token.add_argument("--audience", metavar="AUD", help="(default: the first of CRDT_SYNC_JWT_AUDIENCE)")
+    token.add_argument("--issuer", metavar="ISS", help="(default: the first of CRDT_SYNC_JWT_ISSUER)")
+    token.add_argument(
+        "--private-key", type=Path, metavar="FILE", help="sign with this key in PEM: RSA, EC on P-256 or Ed25519"
+    )
+    token.add_argument("--key-id", metavar="KID", help="what the private key is called in the server's JWKS")
+    token.add_argument("--json", dest="as_json", action="store_true", help="print the claims too, as JSON")
+
+
 def _add_tool(
     commands: _Commands, name: str, run: Callable[..., int], *, help: str, description: str
 ) -> argparse.ArgumentParser:
@@ -182,3 +219,17 @@ def _count(text: str) -> int:
     if not text.isdecimal() or int(text) < 1:
         raise argparse.ArgumentTypeError(f"a whole number from 1 on is needed, not {text!r}")
     return int(text)
+
+
+def _room(text: str) -> tuple[str, Right]:
+    name, _, right = text.rpartition("=")  # names may have a '=' too
+    if not name or right not in ("read", "write", "admin"):
+        raise argparse.ArgumentTypeError(f"{text!r} is not NAME=read, NAME=write or NAME=admin")
+    return name, Right[right.upper()]
+
+
+def _duration(text: str) -> int:
+    match = re.fullmatch(r"(\d{1,9})([smhd])", text, re.ASCII)
+    if match is None or not int(match[1]):
+        raise argparse.ArgumentTypeError(f"{text!r} is no time: 90s, 15m, 1h and 7d are")
+    return int(match[1]) * {"s": 1, "m": 60, "h": 3600, "d": 86400}[match[2]]
