@@ -298,7 +298,7 @@ class Rooms:
             except StoreError:
                 continue
             for name, head_seq in heads.items():
-                if head_seq > rooms[name].known_seq:
+                if head_seq is not None and head_seq > rooms[name].known_seq:
                     rooms[name].doubt()
 
     async def _read_what_others_stored(self) -> None:

@@ -4,11 +4,15 @@ Knows nothing of sockets or CRDTs: whoever needs bytes merged does it before.
 """
 
 from persistence.store import (
+    DocumentDeleted,
     DocumentExists,
     DocumentHead,
     DocumentStats,
     Entry,
     Export,
+    Quarantined,
+    Revocation,
+    RevocationKind,
     Row,
     Schema,
     Snapshot,
@@ -22,11 +26,15 @@ from persistence.store import (
 )
 
 __all__ = [
+    "DocumentDeleted",
     "DocumentExists",
     "DocumentHead",
     "DocumentStats",
     "Entry",
     "Export",
+    "Quarantined",
+    "Revocation",
+    "RevocationKind",
     "Row",
     "Schema",
     "Snapshot",

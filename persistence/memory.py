@@ -5,21 +5,28 @@ It keeps its content over close and open, so that a test can restart a server on
 
 import asyncio
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 
 from persistence.store import (
+    QUARANTINED_MAX,
+    REVOCATION_GRACE,
+    DocumentDeleted,
     DocumentExists,
     DocumentHead,
     DocumentStats,
     Entry,
     Export,
+    Quarantined,
+    Revocation,
+    RevocationKind,
     Row,
     Schema,
     Snapshot,
     StoreCorrupt,
     Stored,
     StoreUnavailable,
+    check_aware,
 )
 
 
@@ -28,6 +35,7 @@ class _Log:
     created_at: datetime
     snapshot: Snapshot | None = None
     rows: list[Row] = field(default_factory=list)  # after the snapshot
+    deleted_at: datetime | None = None
 
     @property
     def first_seq(self) -> int:
@@ -45,6 +53,8 @@ class MemoryStore:
 
     def __init__(self) -> None:
         self._logs: dict[str, _Log] = {}
+        self._quarantined: dict[str, dict[bytes, datetime]] = {}
+        self._revocations: dict[tuple[str, str], Revocation] = {}
         self._is_open = False
 
     async def open(self) -> None:
@@ -66,16 +76,18 @@ class MemoryStore:
     async def load(self, document: str, *, after: int = 0) -> Stored:
         """See `Store.load`."""
         await self._turn()
-        log = self._logs.get(document)
+        log = self._log(document)
+        quarantined = frozenset(self._quarantined.get(document, ()))
         if log is None:
-            return Stored(head_seq=0, snapshot=None, updates=())
+            return Stored(head_seq=0, snapshot=None, updates=(), quarantined=quarantined)
         snapshot = log.snapshot if log.snapshot and log.snapshot.seq > after else None
-        return Stored(log.head_seq, snapshot, tuple(row.update for row in log.rows if row.seq > after))
+        return Stored(log.head_seq, snapshot, tuple(row.update for row in log.rows if row.seq > after), quarantined)
 
-    async def heads(self, documents: Sequence[str]) -> dict[str, int]:
+    async def heads(self, documents: Sequence[str]) -> dict[str, int | None]:
         """See `Store.heads`."""
         await self._turn()
-        return {name: self._logs[name].head_seq for name in documents if name in self._logs}
+        logs = {name: self._logs[name] for name in documents if name in self._logs}
+        return {name: None if log.deleted_at else log.head_seq for name, log in logs.items()}
 
     async def append(self, entries: Sequence[Entry]) -> list[int]:
         """See `Store.append`."""
@@ -108,10 +120,40 @@ class MemoryStore:
                 log.snapshot = snapshot
         return frozenset()
 
-    async def documents(self) -> list[DocumentHead]:
+    async def delete(self, document: str, *, at: datetime) -> bool:
+        """See `Store.delete`."""
+        check_aware("at", at)
+        await self._turn()
+        log = self._logs.get(document)
+        if log is None or log.deleted_at:
+            return False
+        log.deleted_at = at
+        return True
+
+    async def undelete(self, document: str) -> bool:
+        """See `Store.undelete`."""
+        await self._turn()
+        log = self._logs.get(document)
+        if log is None or not log.deleted_at:
+            return False
+        log.deleted_at = None
+        return True
+
+    async def purge(self, document: str) -> bool:
+        """See `Store.purge`."""
+        await self._turn()
+        log = self._logs.get(document)
+        if log is None or not log.deleted_at:
+            return False
+        del self._logs[document]
+        self._quarantined.pop(document, None)
+        return True
+
+    async def documents(self, *, deleted: bool = False) -> list[DocumentHead]:
         """See `Store.documents`."""
         await self._turn()
-        return [DocumentHead(name, log.head_seq) for name, log in sorted(self._logs.items())]
+        heads = [DocumentHead(name, log.head_seq, log.deleted_at) for name, log in sorted(self._logs.items())]
+        return [head for head in heads if (head.deleted_at is not None) == deleted]
 
     async def stats(self) -> list[DocumentStats]:
         """See `Store.stats`."""
@@ -122,24 +164,75 @@ class MemoryStore:
         """See `Store.size_bytes`. Nothing is on disk; this is what the bytes occupy in memory."""
         return sum(one.log_bytes + one.snapshot_bytes for one in await self.stats())
 
-    async def export(self, document: str) -> Export | None:
+    async def export(self, document: str, *, deleted: bool = False) -> Export | None:
         """See `Store.export`."""
         await self._turn()
-        log = self._logs.get(document)
+        log = self._log(document, deleted=deleted)
         if log is None:
             return None
-        return Export(document, log.created_at, log.head_seq, log.snapshot, tuple(log.rows))
+        return Export(document, log.created_at, log.head_seq, log.snapshot, tuple(log.rows), log.deleted_at)
 
     async def put(self, export: Export, *, replace: bool = False) -> None:
         """See `Store.put`."""
         await self._turn()
-        if export.document in self._logs and not replace:
+        there = self._log(export.document, deleted=export.deleted_at is not None)
+        if there is not None and not replace:
             raise DocumentExists(f"{export.document!r} is in {self.describe()} already")
-        self._logs[export.document] = _Log(export.created_at, export.snapshot, list(export.rows))
+        self._logs[export.document] = _Log(export.created_at, export.snapshot, list(export.rows), export.deleted_at)
+
+    async def quarantine(self, document: str, digest: bytes, *, at: datetime) -> None:
+        """See `Store.quarantine`."""
+        one = Quarantined(document, digest, at)
+        await self._turn()
+        known = self._quarantined.setdefault(document, {})
+        known[one.digest] = max(at, known.get(digest, at))
+        newest = sorted(known, key=lambda each: (known[each], each), reverse=True)
+        for digest in newest[QUARANTINED_MAX:]:
+            del known[digest]
+
+    async def quarantined(self) -> list[Quarantined]:
+        """See `Store.quarantined`."""
+        await self._turn()
+        every = [
+            Quarantined(document, digest, at)
+            for document, known in self._quarantined.items()
+            for digest, at in known.items()
+        ]
+        return sorted(every, key=lambda one: (one.document, one.at, one.digest))
+
+    async def revoke(self, revocation: Revocation) -> None:
+        """See `Store.revoke`."""
+        await self._turn()
+        key = (revocation.kind, revocation.value)
+        old = self._revocations.get(key, revocation)
+        self._revocations[key] = replace(
+            revocation,
+            revoked_at=max(old.revoked_at, revocation.revoked_at),
+            until=max(old.until, revocation.until),
+        )
+        forgotten_at = revocation.revoked_at - REVOCATION_GRACE
+        self._revocations = {key: one for key, one in self._revocations.items() if one.until > forgotten_at}
+
+    async def unrevoke(self, kind: RevocationKind, value: str) -> bool:
+        """See `Store.unrevoke`."""
+        await self._turn()
+        return self._revocations.pop((kind, value), None) is not None
+
+    async def revocations(self, *, now: datetime) -> list[Revocation]:
+        """See `Store.revocations`."""
+        check_aware("now", now)
+        await self._turn()
+        return [one for _, one in sorted(self._revocations.items()) if one.until > now]
 
     def describe(self) -> str:
         """See `Store.describe`."""
         return "memory (nothing is kept)"
+
+    def _log(self, document: str, *, deleted: bool = False) -> _Log | None:
+        log = self._logs.get(document)
+        if log is not None and log.deleted_at is not None and not deleted:
+            raise DocumentDeleted(document, log.deleted_at)
+        return log
 
     async def _turn(self) -> None:
         # A real store lets others run before it answers; code that can't stand that should fail its tests here.
@@ -159,4 +252,5 @@ def _stats(name: str, log: _Log) -> DocumentStats:
         snapshot_seq=snapshot.seq if snapshot else 0,
         snapshot_bytes=sum(map(len, parts)),
         oldest_unfolded_at=min((row.accepted_at for row in log.rows), default=None),
+        deleted_at=log.deleted_at,
     )

@@ -1,7 +1,7 @@
 """The store contract on PostgreSQL: for production, and for any number of server processes.
 
-Owns what is said to the database. Leaves connections and what their failures mean to `postgres_link`, tables to
-`postgres_schema`.
+Owns what is said to the database about documents. Leaves connections and what their failures mean to `postgres_link`,
+tables to `postgres_schema`, what must not come back to `postgres_refusals`.
 
 Seqs are handed out from the document's row, which stays locked until the commit. So they become visible in order: who
 has read seq 6 has seen 5. With a database sequence a reader could see 6 before 5 is committed, and skip 5 for good.
@@ -15,24 +15,39 @@ behind. If its answer is lost it may have been committed; it is then repeated, a
 import asyncio
 from collections import Counter
 from collections.abc import Sequence
+from datetime import datetime
 from hashlib import sha256
 from typing import Any, Final
 
 from persistence.blobs import decode_waiting, encode_waiting, pack, unpack
 from persistence.postgres_link import Connection, Link
+from persistence.postgres_refusals import (
+    DIGESTS,
+    forget_quarantined,
+    quarantine,
+    read_quarantined,
+    read_revocations,
+    revoke,
+    unrevoke,
+)
 from persistence.postgres_schema import bring_up_to_date, read_schema
 from persistence.store import (
+    DocumentDeleted,
     DocumentExists,
     DocumentHead,
     DocumentStats,
     Entry,
     Export,
+    Quarantined,
+    Revocation,
+    RevocationKind,
     Row,
     Schema,
     Snapshot,
     StoreCorrupt,
     Stored,
     StoreUnavailable,
+    check_aware,
 )
 
 _PAGE_ROWS: Final = 2000
@@ -62,17 +77,31 @@ WITH advanced AS (
 SELECT seqs FROM heads
 """
 
-_LOAD_HEAD: Final = """
-SELECT id, created_at, head_seq, s.seq, state, waiting, state_vector
-FROM crdt_sync.document LEFT JOIN crdt_sync.document_snapshot AS s ON document_id = id AND s.seq > $2
-WHERE name = $1
+# One row, whether there is such a document or not. The content of a deleted one is read if $3 says so.
+_LOAD_HEAD: Final = f"""
+SELECT id, created_at, head_seq, deleted_at, s.seq, state, waiting, state_vector, {DIGESTS}
+FROM (VALUES (1)) AS one LEFT JOIN crdt_sync.document ON name = $1
+LEFT JOIN crdt_sync.document_snapshot AS s ON document_id = id AND s.seq > $2 AND (deleted_at IS NULL OR $3)
 """
 _LOAD_PAGE: Final = """
 SELECT seq, "update", user_id, accepted_at FROM crdt_sync.document_update
 WHERE document_id = $1 AND seq BETWEEN $2 AND $3 ORDER BY seq LIMIT $4
 """
 
-_HEADS: Final = "SELECT name, head_seq FROM crdt_sync.document WHERE name = ANY($1::text[])"
+_HEADS: Final = """
+SELECT name, CASE WHEN deleted_at IS NULL THEN head_seq END FROM crdt_sync.document WHERE name = ANY($1::text[])
+"""
+
+_SET_DELETED_AT: Final = """
+UPDATE crdt_sync.document SET deleted_at = $2
+WHERE name = $1 AND (deleted_at IS NULL) = ($2::timestamptz IS NOT NULL) RETURNING true
+"""
+
+# Waited for, unlike by a checkpoint. It keeps the next checkpoints out until commit.
+_LOCK_FOR_PURGE: Final = """
+SELECT id, pg_advisory_xact_lock(hashtextextended('crdt_sync checkpoint', id))
+FROM crdt_sync.document WHERE name = $1 AND deleted_at IS NOT NULL
+"""
 
 # Each document's lock goes with the transaction; it is only tried for, never waited for. MATERIALIZED: for no other
 # rows than these.
@@ -83,11 +112,13 @@ WITH wanted AS MATERIALIZED (
 )
 SELECT id, name, head_seq, folded_seq, pg_try_advisory_xact_lock(hashtextextended('crdt_sync checkpoint', id)) AS mine FROM wanted
 """
+# Looks again whether the documents are there: a purge may have ended between the lock and the look that came with it.
 _WRITE_SNAPSHOTS: Final = """
 INSERT INTO crdt_sync.document_snapshot AS old (document_id, seq, taken_at, state_vector, waiting, state)
 SELECT document_id, seq, now(), state_vector, waiting, state
 FROM unnest($1::bigint[], $2::bigint[], $3::bytea[], $4::bytea[], $5::bytea[])
     AS new (document_id, seq, state_vector, waiting, state)
+WHERE EXISTS (SELECT FROM crdt_sync.document WHERE id = new.document_id)
 ON CONFLICT (document_id) DO UPDATE SET seq = excluded.seq, taken_at = excluded.taken_at,
     state_vector = excluded.state_vector, waiting = excluded.waiting, state = excluded.state
 WHERE old.seq <= excluded.seq
@@ -108,13 +139,17 @@ WHERE u.document_id = folded.document_id AND u.seq > folded.before AND u.seq <= 
 # Fails if a table is missing or may not be read.
 _CHECK: Final = """
 SELECT current_setting('transaction_read_only') FROM (VALUES (1)) AS one
-LEFT JOIN (SELECT FROM crdt_sync.document, crdt_sync.document_update, crdt_sync.document_snapshot LIMIT 0) AS t ON true
+LEFT JOIN (
+    SELECT FROM crdt_sync.document, crdt_sync.document_update, crdt_sync.document_snapshot,
+        crdt_sync.quarantined_update, crdt_sync.revocation LIMIT 0
+) AS t ON true
 """
 
 _STATS: Final = """
 SELECT name, head_seq, coalesce(rows, 0) AS rows, coalesce(log_bytes, 0)::bigint AS log_bytes,
     coalesce(s.seq, 0) AS snapshot_seq,
-    coalesce(octet_length(state) + octet_length(waiting) + octet_length(state_vector), 0) AS snapshot_bytes, oldest_at
+    coalesce(octet_length(state) + octet_length(waiting) + octet_length(state_vector), 0) AS snapshot_bytes, oldest_at,
+    deleted_at
 FROM crdt_sync.document AS d LEFT JOIN crdt_sync.document_snapshot AS s ON s.document_id = d.id
 LEFT JOIN (
     SELECT document_id, count(*) AS rows, sum(octet_length("update")) AS log_bytes, min(accepted_at) AS oldest_at
@@ -132,7 +167,8 @@ class PostgresStore:
     def __init__(
         self, url: str, *, replica_url: str | None, migrate: bool, timeout_s: float, connections_max: int
     ) -> None:
-        # Loading many rooms must not keep the journal waiting, nor a checkpoint of megabytes.
+        # Loading many rooms must not keep the journal waiting, nor a checkpoint of megabytes. Small writes take turns
+        # with the reads.
         pools = {"append": 1, "checkpoint": 1, "read": max(1, connections_max - 2)}
         self._primary = Link(url, pools=pools, timeout_s=timeout_s)
         self._replica: Link | None = None
@@ -188,12 +224,13 @@ class PostgresStore:
             self._primary.connection("read", f"load of {document!r}") as connection,
             self._primary.transaction(connection, "ISOLATION LEVEL REPEATABLE READ READ ONLY"),
         ):
-            export = await _read(connection, document, after)
+            export, quarantined = await _read(connection, document, after)
         if export is None:
-            return Stored(head_seq=0, snapshot=None, updates=())
-        return Stored(export.head_seq, export.snapshot, tuple([row.update for row in export.rows]))
+            return Stored(head_seq=0, snapshot=None, updates=(), quarantined=quarantined)
+        _refuse_deleted(export)
+        return Stored(export.head_seq, export.snapshot, tuple([row.update for row in export.rows]), quarantined)
 
-    async def heads(self, documents: Sequence[str]) -> dict[str, int]:
+    async def heads(self, documents: Sequence[str]) -> dict[str, int | None]:
         """See `Store.heads`."""
         link = self._primary
         async with link.connection("read", "reading heads") as connection, link.statement(connection):
@@ -235,10 +272,38 @@ class PostgresStore:
             )
         return frozenset(name for name, row in found.items() if not row["mine"])
 
-    async def documents(self) -> list[DocumentHead]:
+    async def delete(self, document: str, *, at: datetime) -> bool:
+        """See `Store.delete`."""
+        check_aware("at", at)
+        return await self._set_deleted_at(document, at)
+
+    async def undelete(self, document: str) -> bool:
+        """See `Store.undelete`."""
+        return await self._set_deleted_at(document, None)
+
+    async def purge(self, document: str) -> bool:
+        """See `Store.purge`.
+
+        Several statements, so that each sees what was committed before it got its lock.
+        """
+        link = self._primary
+        async with link.connection("read", f"purge of {document!r}") as connection, link.transaction(connection):
+            id_ = await connection.fetchval(_LOCK_FOR_PURGE, document)
+            # From here on, appends wait, and make a new document then.
+            purged = await connection.fetchval(
+                "DELETE FROM crdt_sync.document WHERE id = $1 AND deleted_at IS NOT NULL RETURNING true", id_
+            )
+            if purged:
+                await _forget_content(connection, id_)
+                await forget_quarantined(connection, document)
+        return purged is not None
+
+    async def documents(self, *, deleted: bool = False) -> list[DocumentHead]:
         """See `Store.documents`."""
         rows = await self._fetch_for_tools(
-            "list of documents", "SELECT name, head_seq FROM crdt_sync.document ORDER BY name"
+            "list of documents",
+            "SELECT name, head_seq, deleted_at FROM crdt_sync.document WHERE (deleted_at IS NOT NULL) = $1 ORDER BY name",
+            deleted,
         )
         return [DocumentHead(*row) for row in rows]
 
@@ -255,14 +320,17 @@ class PostgresStore:
         )
         return int(size)
 
-    async def export(self, document: str) -> Export | None:
+    async def export(self, document: str, *, deleted: bool = False) -> Export | None:
         """See `Store.export`."""
         link = self._replica or self._primary
         async with (
             link.connection("read", f"export of {document!r}") as connection,
             link.transaction(connection, "ISOLATION LEVEL REPEATABLE READ READ ONLY"),
         ):
-            return await _read(connection, document, 0)
+            export, _ = await _read(connection, document, 0, deleted=deleted)
+        if export is not None and not deleted:
+            _refuse_deleted(export)
+        return export
 
     async def put(self, export: Export, *, replace: bool = False) -> None:
         """See `Store.put`."""
@@ -271,15 +339,20 @@ class PostgresStore:
             self._primary.connection("checkpoint", f"put of {name!r}") as connection,
             self._primary.transaction(connection),
         ):
-            id_ = await connection.fetchval("SELECT id FROM crdt_sync.document WHERE name = $1 FOR UPDATE", name)
-            if id_ is not None and not replace:
+            old = await connection.fetchrow(
+                "SELECT id, deleted_at FROM crdt_sync.document WHERE name = $1 FOR UPDATE", name
+            )
+            if old is not None and old["deleted_at"] is not None and export.deleted_at is None:
+                raise DocumentDeleted(name, old["deleted_at"])
+            if old is not None and not replace:
                 raise DocumentExists(f"{name!r} is in {self.describe()} already")
-            for table in ("document_update", "document_snapshot"):
-                await connection.execute(f"DELETE FROM crdt_sync.{table} WHERE document_id = $1", id_)
-            await connection.execute("DELETE FROM crdt_sync.document WHERE id = $1", id_)
+            if old is not None:
+                await _forget_content(connection, old["id"])
+                await connection.execute("DELETE FROM crdt_sync.document WHERE id = $1", old["id"])
             id_ = await connection.fetchval(
-                "INSERT INTO crdt_sync.document (name, head_seq, created_at) VALUES ($1, $2, $3) RETURNING id",
-                *(name, export.head_seq, export.created_at),
+                "INSERT INTO crdt_sync.document (name, head_seq, created_at, deleted_at) VALUES ($1, $2, $3, $4) "
+                "RETURNING id",
+                *(name, export.head_seq, export.created_at, export.deleted_at),
             )
             if snapshot is not None:
                 await _write_snapshots(connection, {id_: (snapshot.seq, *(await _pack_all([snapshot]))[name])})
@@ -290,19 +363,47 @@ class PostgresStore:
                 records=[(id_, *row) for row in export.rows],
             )
 
+    async def quarantine(self, document: str, digest: bytes, *, at: datetime) -> None:
+        """See `Store.quarantine`."""
+        await quarantine(self._primary, Quarantined(document, digest, at))
+
+    async def quarantined(self) -> list[Quarantined]:
+        """See `Store.quarantined`."""
+        return await read_quarantined(self._replica or self._primary)
+
+    async def revoke(self, revocation: Revocation) -> None:
+        """See `Store.revoke`."""
+        await revoke(self._primary, revocation)
+
+    async def unrevoke(self, kind: RevocationKind, value: str) -> bool:
+        """See `Store.unrevoke`."""
+        return await unrevoke(self._primary, kind, value)
+
+    async def revocations(self, *, now: datetime) -> list[Revocation]:
+        """See `Store.revocations`."""
+        check_aware("now", now)
+        return await read_revocations(self._primary, now)
+
     def describe(self) -> str:
         """See `Store.describe`."""
         return self._primary.describe()
+
+    async def _set_deleted_at(self, document: str, at: datetime | None) -> bool:
+        """Set or clear the mark; return whether that changed it."""
+        link = self._primary
+        what = f"{'undeletion' if at is None else 'deletion'} of {document!r}"
+        async with link.connection("read", what) as connection, link.statement(connection):
+            return await connection.fetchval(_SET_DELETED_AT, document, at) is not None
 
     async def _read_schema(self) -> Schema:
         link = self._primary
         async with link.connection("read", "reading the schema") as connection, link.transaction(connection):
             return await read_schema(connection)
 
-    async def _fetch_for_tools(self, what: str, query: str) -> list[Any]:
+    async def _fetch_for_tools(self, what: str, query: str, *arguments: object) -> list[Any]:
         link = self._replica or self._primary
         async with link.connection("read", what) as connection, link.statement(connection):
-            return list(await connection.fetch(query))
+            return list(await connection.fetch(query, *arguments))
 
 
 def _append_arguments(entries: Sequence[Entry]) -> tuple[list[str], tuple[list[Any], ...], list[int]]:
@@ -340,12 +441,26 @@ def _append_arguments(entries: Sequence[Entry]) -> tuple[list[str], tuple[list[A
     return names, (*heads, documents, following, users, times, flat), followers
 
 
-async def _read(connection: Connection, document: str, after: int) -> Export | None:
-    """Read a document in a transaction that sees one moment."""
-    head = await connection.fetchrow(_LOAD_HEAD, document, after)
-    if head is None:
-        return None
-    id_, created_at, head_seq, snapshot_seq, state, waiting, state_vector = head
+def _refuse_deleted(export: Export) -> None:
+    # Not while a connection is borrowed: it would be thrown away.
+    if export.deleted_at is not None:
+        raise DocumentDeleted(export.document, export.deleted_at)
+
+
+async def _read(
+    connection: Connection, document: str, after: int, *, deleted: bool = False
+) -> tuple[Export | None, frozenset[bytes]]:
+    """Read a document, and what is quarantined of it, in a transaction that sees one moment.
+
+    Of one that was deleted, the content is read only if wanted.
+    """
+    head = await connection.fetchrow(_LOAD_HEAD, document, after, deleted)
+    id_, created_at, head_seq, deleted_at, snapshot_seq, state, waiting, state_vector, digests = head
+    quarantined = frozenset(digests)
+    if id_ is None:
+        return None, quarantined
+    if deleted_at is not None and not deleted:
+        return Export(document, created_at, head_seq, None, (), deleted_at), quarantined
     snapshot = None
     if snapshot_seq is not None:
         snapshot = Snapshot(
@@ -363,7 +478,12 @@ async def _read(connection: Connection, document: str, after: int) -> Export | N
             raise StoreCorrupt(f"an update of {document!r} is missing: its log should have {first} to {head_seq}")
         rows += [Row(*row) for row in page]
         seq += len(page)
-    return Export(document, created_at, head_seq, snapshot, tuple(rows))
+    return Export(document, created_at, head_seq, snapshot, tuple(rows), deleted_at), quarantined
+
+
+async def _forget_content(connection: Connection, id_: int) -> None:
+    for table in ("document_update", "document_snapshot"):
+        await connection.execute(f"DELETE FROM crdt_sync.{table} WHERE document_id = $1", id_)
 
 
 async def _write_snapshots(connection: Connection, rows: dict[int, tuple[int, bytes, bytes, bytes]]) -> list[int]:
@@ -374,7 +494,7 @@ async def _write_snapshots(connection: Connection, rows: dict[int, tuple[int, by
         rows: By document id: seq, state vector, waiting, state.
 
     Returns:
-        The ids of those that were written. The others' stored snapshots are newer.
+        The ids of those that were written. The others' stored snapshots are newer, or they were purged.
 
     Raises:
         StoreCorrupt: What reads back is something else.

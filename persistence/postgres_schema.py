@@ -68,6 +68,22 @@ MIGRATIONS: Final = (
         ALTER COLUMN waiting SET STORAGE EXTERNAL,
         ALTER COLUMN state SET STORAGE EXTERNAL;
     """,
+    """
+    CREATE TABLE crdt_sync.quarantined_update (
+        document text COLLATE "C" NOT NULL, -- its name: there may be no such document
+        digest bytea NOT NULL,
+        quarantined_at timestamptz NOT NULL,
+        PRIMARY KEY (document, digest)
+    );
+
+    CREATE TABLE crdt_sync.revocation (
+        kind text COLLATE "C" NOT NULL,
+        value text COLLATE "C" NOT NULL,
+        revoked_at timestamptz NOT NULL,
+        until timestamptz NOT NULL,
+        PRIMARY KEY (kind, value)
+    );
+    """,
 )
 
 # Any number will do that nobody else takes: "crdtsync" as eight bytes.

@@ -1,6 +1,7 @@
 """The store contract on one SQLite file: the embedded default, for one server process.
 
-Owns the file, its schema, the two threads that talk to it and the lock that keeps other servers out. A confirmed
+Owns what is said about documents and the two threads that talk to the file. Leaves the file itself, its schema and the
+lock that keeps other servers out to `sqlite_file`, what must not come back to `sqlite_refusals`. A confirmed
 append survives power loss: in WAL mode with `synchronous=FULL` SQLite flushes the WAL at every commit (seen with
 strace: one `fdatasync` of the -wal file per COMMIT, none with NORMAL).
 
@@ -21,24 +22,38 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from datetime import UTC, datetime, timedelta
+from datetime import datetime
 from pathlib import Path
-from typing import Any, Final, TypeVar, overload
+from typing import Any, Final, TypeVar
 
 from persistence.blobs import decode_waiting, encode_waiting
-from persistence.sqlite_file import Connection, File
+from persistence.sqlite_file import Connection, File, micros, moment
+from persistence.sqlite_refusals import (
+    DIGESTS,
+    quarantine,
+    read_digests,
+    read_quarantined,
+    read_revocations,
+    revoke,
+    unrevoke,
+)
 from persistence.store import (
+    DocumentDeleted,
     DocumentExists,
     DocumentHead,
     DocumentStats,
     Entry,
     Export,
+    Quarantined,
+    Revocation,
+    RevocationKind,
     Row,
     Schema,
     Snapshot,
     StoreCorrupt,
     Stored,
     StoreUnavailable,
+    check_aware,
 )
 
 T = TypeVar("T")
@@ -47,11 +62,10 @@ _BATCH_ROWS: Final = 256  # times 5 columns = 1,280 parameters; SQLite takes 32,
 _BATCH_UPDATE_BYTES_MAX: Final = 64 * 1024  # binding copies, so a batch holds 16 MiB twice at most
 _PAGE_ROWS: Final = 4096
 _PAGE_UPDATE_BYTES_MAX: Final = 4096  # as hex, so a page has 32 MiB at most; larger updates are read one by one
-_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 
 _STATS: Final = """
 SELECT name, head_seq, coalesce(rows, 0), coalesce(log_bytes, 0), coalesce(s.seq, 0),
-    coalesce(length(state) + length(waiting) + length(state_vector), 0), oldest_at
+    coalesce(length(state) + length(waiting) + length(state_vector), 0), oldest_at, deleted_at
 FROM document LEFT JOIN document_snapshot AS s ON s.document_id = id
 LEFT JOIN (
     SELECT document_id, count(*) AS rows, sum(length("update")) AS log_bytes, min(accepted_at) AS oldest_at
@@ -119,22 +133,29 @@ class SqliteStore:
     async def load(self, document: str, *, after: int = 0) -> Stored:
         """See `Store.load`."""
 
-        def read() -> Stored:
+        def read() -> tuple[Stored, datetime | None]:
             with self._reader.transaction(f"load of {document!r}", "BEGIN") as connection:
                 return _load(connection, document, after)
 
-        return await self._run(1, read)
+        stored, deleted_at = await self._run(1, read)
+        if deleted_at is not None:
+            raise DocumentDeleted(document, deleted_at)
+        return stored
 
-    async def heads(self, documents: Sequence[str]) -> dict[str, int]:
+    async def heads(self, documents: Sequence[str]) -> dict[str, int | None]:
         """See `Store.heads`."""
 
-        def read() -> dict[str, int]:
+        def read() -> dict[str, int | None]:
             with self._reader.transaction("reading heads", "BEGIN") as connection:
-                found: dict[str, int] = {}
+                found: dict[str, int | None] = {}
                 for batch in _batches(list(documents)):
                     marks = ",".join("?" * len(batch))
                     found.update(
-                        connection.execute(f"SELECT name, head_seq FROM document WHERE name IN ({marks})", batch)
+                        connection.execute(
+                            "SELECT name, CASE WHEN deleted_at IS NULL THEN head_seq END FROM document "
+                            f"WHERE name IN ({marks})",
+                            batch,
+                        )
                     )
                 return found
 
@@ -162,13 +183,41 @@ class SqliteStore:
         await self._run(0, write)
         return frozenset()
 
-    async def documents(self) -> list[DocumentHead]:
+    async def delete(self, document: str, *, at: datetime) -> bool:
+        """See `Store.delete`."""
+        check_aware("at", at)
+        return await self._set_deleted_at(document, at)
+
+    async def undelete(self, document: str) -> bool:
+        """See `Store.undelete`."""
+        return await self._set_deleted_at(document, None)
+
+    async def purge(self, document: str) -> bool:
+        """See `Store.purge`."""
+
+        def write() -> bool:
+            with self._writer.transaction(f"purge of {document!r}", "BEGIN IMMEDIATE") as connection:
+                row = connection.execute(
+                    "SELECT id FROM document WHERE name = ? AND deleted_at IS NOT NULL", (document,)
+                ).fetchone()
+                if row is None:
+                    return False
+                _forget(connection, row[0])
+                connection.execute("DELETE FROM quarantined_update WHERE document = ?", (document,))
+                return True
+
+        return await self._run(0, write)
+
+    async def documents(self, *, deleted: bool = False) -> list[DocumentHead]:
         """See `Store.documents`."""
 
         def read() -> list[DocumentHead]:
             with self._reader.transaction("list of documents", "BEGIN") as connection:
-                rows = connection.execute("SELECT name, head_seq FROM document ORDER BY name")
-                return [DocumentHead(*row) for row in rows]
+                rows = connection.execute(
+                    "SELECT name, head_seq, deleted_at FROM document WHERE (deleted_at IS NOT NULL) = ? ORDER BY name",
+                    (deleted,),
+                )
+                return [DocumentHead(name, head_seq, moment(at)) for name, head_seq, at in rows]
 
         return await self._run(1, read)
 
@@ -178,7 +227,10 @@ class SqliteStore:
         def read() -> list[DocumentStats]:
             with self._reader.transaction("statistics", "BEGIN") as connection:
                 rows = connection.execute(_STATS)
-                return [DocumentStats(*sizes, _moment(at)) for *sizes, at in rows]  # type: ignore[call-arg]
+                return [
+                    DocumentStats(*sizes, moment(oldest), moment(deleted))  # type: ignore[call-arg]
+                    for *sizes, oldest, deleted in rows
+                ]
 
         return await self._run(1, read)
 
@@ -187,14 +239,17 @@ class SqliteStore:
         paths = (self._file.path, Path(f"{self._file.path}-wal"))
         return sum(path.stat().st_size for path in paths if path.exists())
 
-    async def export(self, document: str) -> Export | None:
+    async def export(self, document: str, *, deleted: bool = False) -> Export | None:
         """See `Store.export`."""
 
         def read() -> Export | None:
             with self._reader.transaction(f"export of {document!r}", "BEGIN") as connection:
-                return _export(connection, document)
+                return _export(connection, document, deleted=deleted)
 
-        return await self._run(1, read)
+        export = await self._run(1, read)
+        if export is not None and export.deleted_at is not None and not deleted:
+            raise DocumentDeleted(document, export.deleted_at)
+        return export
 
     async def put(self, export: Export, *, replace: bool = False) -> None:
         """See `Store.put`."""
@@ -205,9 +260,70 @@ class SqliteStore:
 
         await self._run(0, write)
 
+    async def quarantine(self, document: str, digest: bytes, *, at: datetime) -> None:
+        """See `Store.quarantine`."""
+        one = Quarantined(document, digest, at)
+
+        def write() -> None:
+            with self._writer.transaction(f"quarantine in {document!r}", "BEGIN IMMEDIATE") as connection:
+                quarantine(connection, one)
+
+        await self._run(0, write)
+
+    async def quarantined(self) -> list[Quarantined]:
+        """See `Store.quarantined`."""
+
+        def read() -> list[Quarantined]:
+            with self._reader.transaction("list of quarantined updates", "BEGIN") as connection:
+                return read_quarantined(connection)
+
+        return await self._run(1, read)
+
+    async def revoke(self, revocation: Revocation) -> None:
+        """See `Store.revoke`."""
+
+        def write() -> None:
+            with self._writer.transaction("revocation", "BEGIN IMMEDIATE") as connection:
+                revoke(connection, revocation)
+
+        await self._run(0, write)
+
+    async def unrevoke(self, kind: RevocationKind, value: str) -> bool:
+        """See `Store.unrevoke`."""
+
+        def write() -> bool:
+            with self._writer.transaction("end of a revocation", "BEGIN IMMEDIATE") as connection:
+                return unrevoke(connection, kind, value)
+
+        return await self._run(0, write)
+
+    async def revocations(self, *, now: datetime) -> list[Revocation]:
+        """See `Store.revocations`."""
+        check_aware("now", now)
+
+        def read() -> list[Revocation]:
+            with self._reader.transaction("reading revocations", "BEGIN") as connection:
+                return read_revocations(connection, now)
+
+        return await self._run(1, read)
+
     def describe(self) -> str:
         """See `Store.describe`."""
         return f"SQLite database {self._file.path}"
+
+    async def _set_deleted_at(self, document: str, at: datetime | None) -> bool:
+        """Set or clear the mark; return whether that changed it."""
+
+        def write() -> bool:
+            what = f"{'undeletion' if at is None else 'deletion'} of {document!r}"
+            with self._writer.transaction(what, "BEGIN IMMEDIATE") as connection:
+                changed = connection.execute(
+                    "UPDATE document SET deleted_at = ?2 WHERE name = ?1 AND (deleted_at IS NULL) = (?2 IS NOT NULL)",
+                    (document, None if at is None else micros(at)),
+                )
+                return changed.rowcount > 0
+
+        return await self._run(0, write)
 
     async def _run(self, thread: int, job: Callable[[], T]) -> T:
         """Run a job in the writing (0) or reading (1) thread. Cancelled, it still runs to its end."""
@@ -218,7 +334,7 @@ class SqliteStore:
 
 def _append(connection: sqlite3.Connection, entries: Sequence[Entry]) -> list[int]:
     updates_of = [list(entry.updates) for entry in entries]
-    accepted_at = [_micros(entry.accepted_at) for entry in entries]
+    accepted_at = [micros(entry.accepted_at) for entry in entries]
     counts: Counter[str] = Counter()
     created_at: dict[str, int] = {}
     for entry, updates, at in zip(entries, updates_of, accepted_at, strict=True):
@@ -272,15 +388,21 @@ def _advance(connection: sqlite3.Connection, documents: list[tuple[str, int, int
     return heads
 
 
-def _load(connection: sqlite3.Connection, document: str, after: int) -> Stored:
-    row = connection.execute(
-        "SELECT id, head_seq, s.seq, state, waiting, state_vector FROM document "
-        "LEFT JOIN document_snapshot AS s ON s.document_id = id AND s.seq > ? WHERE name = ?",
-        (after, document),
+def _load(
+    connection: sqlite3.Connection, document: str, after: int, *, deleted: bool = False
+) -> tuple[Stored, datetime | None]:
+    """Return what is stored, and when it was deleted. Of a document that was, the content is read only if wanted."""
+    document_id, head_seq, deleted_at, snapshot_seq, state, waiting, state_vector, digests = connection.execute(
+        f"SELECT id, head_seq, deleted_at, s.seq, state, waiting, state_vector, {DIGESTS} "
+        "FROM (SELECT 1) LEFT JOIN document ON name = ? "
+        "LEFT JOIN document_snapshot AS s ON s.document_id = id AND s.seq > ? AND (deleted_at IS NULL OR ?)",
+        (document, document, after, deleted),
     ).fetchone()
-    if row is None:
-        return Stored(head_seq=0, snapshot=None, updates=())
-    document_id, head_seq, snapshot_seq, state, waiting, state_vector = row
+    quarantined = read_digests(digests)
+    if document_id is None:
+        return Stored(head_seq=0, snapshot=None, updates=(), quarantined=quarantined), None
+    if deleted_at is not None and not deleted:
+        return Stored(head_seq, None, (), quarantined), moment(deleted_at)
     snapshot = None
     if snapshot_seq is not None:
         snapshot = Snapshot(
@@ -304,7 +426,7 @@ def _load(connection: sqlite3.Connection, document: str, after: int) -> Stored:
         raise StoreCorrupt(
             f"update {error} of {document!r} is missing: its log should have {first_seq} to {head_seq}"
         ) from error
-    return Stored(head_seq=head_seq, snapshot=snapshot, updates=updates)
+    return Stored(head_seq, snapshot, updates, quarantined), moment(deleted_at)
 
 
 def _fold(connection: sqlite3.Connection, snapshot: Snapshot) -> None:
@@ -337,54 +459,47 @@ def _fold(connection: sqlite3.Connection, snapshot: Snapshot) -> None:
     )
 
 
-def _export(connection: sqlite3.Connection, document: str) -> Export | None:
+def _export(connection: sqlite3.Connection, document: str, *, deleted: bool) -> Export | None:
     head = connection.execute("SELECT id, created_at FROM document WHERE name = ?", (document,)).fetchone()
     if head is None:
         return None
     document_id, created_at = head
-    stored = _load(connection, document, 0)
+    stored, deleted_at = _load(connection, document, 0, deleted=deleted)
+    if deleted_at is not None and not deleted:
+        return Export(document, moment(created_at), stored.head_seq, None, (), deleted_at)
     rows = connection.execute(
         'SELECT seq, "update", user_id, accepted_at FROM document_update WHERE document_id = ? ORDER BY seq',
         (document_id,),
     )
-    log = tuple([Row(seq, update, user_id, _moment(at)) for seq, update, user_id, at in rows])
-    return Export(document, _moment(created_at), stored.head_seq, stored.snapshot, log)
+    log = tuple([Row(seq, update, user_id, moment(at)) for seq, update, user_id, at in rows])
+    return Export(document, moment(created_at), stored.head_seq, stored.snapshot, log, deleted_at)
 
 
 def _put(connection: sqlite3.Connection, export: Export, *, replace: bool) -> None:
     name = export.document
-    old = connection.execute("SELECT id FROM document WHERE name = ?", (name,)).fetchone()
+    old = connection.execute("SELECT id, deleted_at FROM document WHERE name = ?", (name,)).fetchone()
+    if old is not None and old[1] is not None and export.deleted_at is None:
+        raise DocumentDeleted(name, moment(old[1]))
     if old is not None and not replace:
         raise DocumentExists(f"{name!r} is in this SQLite database already")
     if old is not None:
-        for table, column in (
-            ("document_update", "document_id"),
-            ("document_snapshot", "document_id"),
-            ("document", "id"),
-        ):
-            connection.execute(f"DELETE FROM {table} WHERE {column} = ?", old)
+        _forget(connection, old[0])
+    deleted_at = None if export.deleted_at is None else micros(export.deleted_at)
     document_id = connection.execute(
-        "INSERT INTO document (name, head_seq, created_at) VALUES (?, ?, ?)",
-        (name, export.head_seq, _micros(export.created_at)),
+        "INSERT INTO document (name, head_seq, created_at, deleted_at) VALUES (?, ?, ?, ?)",
+        (name, export.head_seq, micros(export.created_at), deleted_at),
     ).lastrowid
     if export.snapshot is not None:
         _fold(connection, export.snapshot)
     connection.executemany(
         'INSERT INTO document_update (document_id, seq, "update", user_id, accepted_at) VALUES (?, ?, ?, ?, ?)',
-        [(document_id, row.seq, row.update, row.user_id, _micros(row.accepted_at)) for row in export.rows],
+        [(document_id, row.seq, row.update, row.user_id, micros(row.accepted_at)) for row in export.rows],
     )
 
 
-def _micros(moment: datetime) -> int:
-    return (moment - _EPOCH) // timedelta(microseconds=1)
-
-
-@overload
-def _moment(micros: int) -> datetime: ...
-@overload
-def _moment(micros: None) -> None: ...
-def _moment(micros: int | None) -> datetime | None:
-    return None if micros is None else _EPOCH + timedelta(microseconds=micros)
+def _forget(connection: sqlite3.Connection, document_id: int) -> None:
+    for table, column in (("document_update", "document_id"), ("document_snapshot", "document_id"), ("document", "id")):
+        connection.execute(f"DELETE FROM {table} WHERE {column} = ?", (document_id,))
 
 
 def _batches(rows: list[T]) -> Iterator[list[T]]:

@@ -8,8 +8,9 @@ import os
 import sqlite3
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Final
+from typing import Final, overload
 
 from persistence.store import Schema, StoreUnavailable, StoreUnusable
 
@@ -45,7 +46,23 @@ MIGRATIONS: Final = (
         state BLOB NOT NULL
     );
     """,
+    """
+    CREATE TABLE quarantined_update (
+        document TEXT NOT NULL, -- its name: there may be no such document
+        digest BLOB NOT NULL,
+        quarantined_at INTEGER NOT NULL,
+        PRIMARY KEY (document, digest)
+    ) WITHOUT ROWID;
+    CREATE TABLE revocation (
+        kind TEXT NOT NULL,
+        value TEXT NOT NULL,
+        revoked_at INTEGER NOT NULL,
+        until INTEGER NOT NULL,
+        PRIMARY KEY (kind, value)
+    ) WITHOUT ROWID;
+    """,
 )
+_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 
 _BUSY_TIMEOUT_S: Final = 1.0  # a person at a SQL prompt, or the predecessor that is just closing
 _SETTINGS: Final = (
@@ -236,6 +253,20 @@ class Connection:
         connection, self._connection = self._connection, None
         if connection is not None:
             connection.close()
+
+
+def micros(moment: datetime) -> int:
+    """Return a moment as it is stored."""
+    return (moment - _EPOCH) // timedelta(microseconds=1)
+
+
+@overload
+def moment(micros: int) -> datetime: ...
+@overload
+def moment(micros: None) -> None: ...
+def moment(micros: int | None) -> datetime | None:
+    """Return a stored moment."""
+    return None if micros is None else _EPOCH + timedelta(microseconds=micros)
 
 
 def _identity(path: str) -> tuple[int, int] | None:

@@ -2,14 +2,21 @@
 
 A store remembers, per document, an append-only log of updates and at most one snapshot that stands for the log's
 beginning. Bytes are opaque here: whoever needs them merged or understood does it before.
+
+It also remembers what must not come back: documents that were deleted, updates that are quarantined, and what was
+revoked.
 """
 
 from collections.abc import Sequence
 from dataclasses import KW_ONLY, dataclass
-from datetime import datetime
-from typing import Final, NamedTuple, Protocol, runtime_checkable
+from datetime import datetime, timedelta
+from typing import Final, Literal, NamedTuple, Protocol, runtime_checkable
 
 NAME_BYTES_MAX: Final = 2048  # a B-tree entry of PostgreSQL holds 2,704
+QUARANTINED_MAX: Final = 64
+DIGEST_BYTES_MAX: Final = 64
+# A revocation is removed this long after it has expired, as clocks differ.
+REVOCATION_GRACE: Final = timedelta(days=1)
 
 
 class StoreError(Exception):
@@ -35,6 +42,14 @@ class StoreUnusable(StoreError):
 
 class DocumentExists(StoreError):
     """A document of that name is stored already."""
+
+
+class DocumentDeleted(StoreError):
+    """The document was deleted, and nobody has allowed its name again."""
+
+    def __init__(self, document: str, deleted_at: datetime) -> None:
+        super().__init__(f"{document!r} was deleted at {deleted_at.isoformat(timespec='seconds')}")
+        self.deleted_at = deleted_at
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,8 +80,7 @@ class Entry:
             _check_text("a user's id", self.user_id)
         if not len(self.updates):
             raise ValueError(f"an entry needs at least one update; that of {self.document!r} has none")
-        if self.accepted_at.tzinfo is None:
-            raise ValueError(f"accepted_at needs a time zone, got {self.accepted_at!r}")
+        check_aware("accepted_at", self.accepted_at)
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,6 +125,9 @@ class Stored:
     updates: tuple[bytes, ...]
     """The updates after the snapshot, or after what was asked for, up to `head_seq`, in seq order and without gaps."""
 
+    quarantined: frozenset[bytes] = frozenset()
+    """Digests of the updates that must not be loaded, wherever they come from."""
+
 
 class Row(NamedTuple):
     """One update of a log, with what is known of it."""
@@ -131,6 +148,8 @@ class Export:
     snapshot: Snapshot | None
     rows: tuple[Row, ...]
     """What is kept of the log, in seq order; all that follows the snapshot."""
+    deleted_at: datetime | None = None
+    """When it was deleted; None if it wasn't."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,6 +168,8 @@ class DocumentStats:
     """As stored, so after compression."""
     oldest_unfolded_at: datetime | None
     """When the oldest update that no snapshot has was accepted; None if a snapshot has them all."""
+    deleted_at: datetime | None = None
+    """When it was deleted; None if it wasn't."""
 
 
 class Schema(NamedTuple):
@@ -165,13 +186,65 @@ class DocumentHead(NamedTuple):
 
     name: str
     head_seq: int
+    deleted_at: datetime | None = None
+    """None if it wasn't."""
+
+
+@dataclass(frozen=True, slots=True)
+class Quarantined:
+    """An update that must not be loaded into a document.
+
+    Raises:
+        ValueError: A name that can't be stored, no digest or one over `DIGEST_BYTES_MAX`, or `at` without time zone.
+    """
+
+    document: str
+    digest: bytes
+    """What it is recognised by. How it is made is the caller's business."""
+    at: datetime
+    """When it was quarantined, last."""
+
+    def __post_init__(self) -> None:
+        _check_name(self.document)
+        if not 1 <= len(self.digest) <= DIGEST_BYTES_MAX:
+            raise ValueError(f"a digest has 1 to {DIGEST_BYTES_MAX} bytes, got {len(self.digest)}")
+        check_aware("at", self.at)
+
+
+RevocationKind = Literal["user", "token", "room"]
+_REVOCATION_KINDS: Final = ("user", "token", "room")
+
+
+@dataclass(frozen=True, slots=True)
+class Revocation:
+    """Tokens issued before a moment count no longer.
+
+    Raises:
+        ValueError: Another kind, a value that can't be stored, or a time without time zone.
+    """
+
+    kind: RevocationKind
+    value: str
+    """The user's id, the token's, or the room's name: 1 to `NAME_BYTES_MAX` bytes, neither NUL nor lone surrogates."""
+    revoked_at: datetime
+    until: datetime
+    """When the last of the tokens concerned has expired. Nobody needs to know of it then."""
+
+    def __post_init__(self) -> None:
+        if self.kind not in _REVOCATION_KINDS:
+            raise ValueError(f"a user, a token or a room can be revoked, not a {self.kind!r}")
+        _check_text(f"a revoked {self.kind}", self.value)
+        if not 1 <= len(self.value.encode()) <= NAME_BYTES_MAX:
+            raise ValueError(f"a revoked {self.kind} has 1 to {NAME_BYTES_MAX} bytes, got {self.value!r}")
+        check_aware("revoked_at", self.revoked_at)
+        check_aware("until", self.until)
 
 
 @runtime_checkable
 class Store(Protocol):
     """Remembers documents as sequences of bytes.
 
-    Promises, all of them tested in `tests/contracts/test_store.py`:
+    Promises, all of them tested in `tests/contracts/`:
 
     - Seqs start at 1 and have no gaps, per document, in order of acceptance.
     - What a call wrote is durable when it returns, all of it; if it raises, none of it is there.
@@ -179,6 +252,10 @@ class Store(Protocol):
     - Cancelling the awaiting task never leaves half a write: the call takes place as a whole, or not at all.
 
     Several nodes may write to one document at once where `shared` says so; the others' updates stand between.
+
+    A deleted document keeps its content, so that it can come back as it was. Nothing but `undelete` brings it back, and
+    only `purge` frees its name. `append` and `checkpoint` go on as if nothing had happened: a node that hasn't heard of
+    it yet may hold accepted updates, which must not keep those of other documents from being stored.
 
     Every method raises `StoreUnavailable` for what may pass, `StoreCorrupt` for stored data that contradicts itself.
     """
@@ -214,10 +291,13 @@ class Store(Protocol):
         Args:
             document: Its name.
             after: The caller has everything up to this seq, and wants only the rest.
+
+        Raises:
+            DocumentDeleted: It was deleted.
         """
 
-    async def heads(self, documents: Sequence[str]) -> dict[str, int]:
-        """The seq of the last update of each of these documents, of those that there are."""
+    async def heads(self, documents: Sequence[str]) -> dict[str, int | None]:
+        """The seq of the last update of each of these documents, of those that there are; None if it was deleted."""
 
     async def append(self, entries: Sequence[Entry]) -> list[int]:
         """Store all entries in one transaction, creating documents as needed.
@@ -241,28 +321,86 @@ class Store(Protocol):
             StoreCorrupt: A snapshot read back different, or is ahead of the log (which then lost its end).
         """
 
-    async def documents(self) -> list[DocumentHead]:
-        """Every document, ordered by name. For tools: it reads them all. May lag behind, if there is a replica."""
+    async def delete(self, document: str, *, at: datetime) -> bool:
+        """Delete a document; return whether it was there, and not deleted yet.
+
+        Args:
+            document: Its name.
+            at: Now; aware.
+        """
+
+    async def undelete(self, document: str) -> bool:
+        """Have a deleted document be as it was before; return whether it was deleted."""
+
+    async def purge(self, document: str) -> bool:
+        """Forget a deleted document wholly, what is quarantined too, and return whether it was deleted.
+
+        The name may be used anew then, with seqs from 1. What runs at the same time takes place before, and is
+        forgotten too, or after: an append makes a new document then, and a snapshot is ahead of its log.
+
+        Ask for it only once every node has had time to close the document. Later, the store can't tell updates and
+        snapshots of the old document from those of a new one with its name.
+        """
+
+    async def documents(self, *, deleted: bool = False) -> list[DocumentHead]:
+        """Every document, ordered by name. For tools: it reads them all. May lag behind, if there is a replica.
+
+        Args:
+            deleted: Whether to list those that were deleted, and no others.
+        """
 
     async def stats(self) -> list[DocumentStats]:
-        """What every document occupies, ordered by name. For tools; may lag behind, if there is a replica."""
+        """What every document occupies, deleted ones too, ordered by name. For tools; may lag behind like `documents`."""
 
     async def size_bytes(self) -> int:
         """What everything occupies on disk, indexes and free space included. May lag behind like `stats`."""
 
-    async def export(self, document: str) -> Export | None:
-        """Read all that is kept of one document; None if there is none. May lag behind, if there is a replica."""
+    async def export(self, document: str, *, deleted: bool = False) -> Export | None:
+        """Read all that is kept of one document; None if there is none. May lag behind, if there is a replica.
+
+        Args:
+            document: Its name.
+            deleted: Whether one that was deleted will do.
+
+        Raises:
+            DocumentDeleted: It was deleted, and won't do.
+        """
 
     async def put(self, export: Export, *, replace: bool = False) -> None:
         """Write a whole document, as `export` read it somewhere else, in one transaction.
 
         Args:
-            export: What to write; seqs, users and times stay as they are.
+            export: What to write; seqs, users and times stay as they are. A deleted one is deleted afterwards.
             replace: Whether a document of that name gives way. Not while a server has it open.
 
         Raises:
+            DocumentDeleted: There is one that was deleted, and `export` isn't. It has to be undeleted or purged first.
             DocumentExists: There is one, and it may not be replaced.
         """
+
+    async def quarantine(self, document: str, digest: bytes, *, at: datetime) -> None:
+        """Remember an update that must not be loaded. Harmless if repeated; the later time counts.
+
+        Args:
+            document: The name of the document, which needn't exist. Of each the newest `QUARANTINED_MAX` are kept.
+            digest: What the update is recognised by, 1 to `DIGEST_BYTES_MAX` bytes.
+            at: Now; aware.
+        """
+
+    async def quarantined(self) -> list[Quarantined]:
+        """All that is quarantined, ordered by document and time. For tools; may lag behind like `documents`."""
+
+    async def revoke(self, revocation: Revocation) -> None:
+        """Remember a revocation. If there is one of that kind and value, the later of both times count.
+
+        Forgets revocations that expired more than `REVOCATION_GRACE` before this one was made.
+        """
+
+    async def unrevoke(self, kind: RevocationKind, value: str) -> bool:
+        """Forget a revocation; return whether there was one."""
+
+    async def revocations(self, *, now: datetime) -> list[Revocation]:
+        """Those whose `until` is later than `now`, ordered by kind and value. Never lags behind."""
 
     def describe(self) -> str:
         """Name the store for people, e.g. "SQLite database /data/crdt-sync.db". Contains no secrets."""
@@ -329,6 +467,11 @@ def _check_name(document: str) -> None:
     _check_text("a document's name", document)
     if not 1 <= len(document.encode()) <= NAME_BYTES_MAX:
         raise ValueError(f"a document's name has 1 to {NAME_BYTES_MAX} bytes, got {document!r}")
+
+
+def check_aware(what: str, moment: datetime) -> None:
+    if moment.tzinfo is None:
+        raise ValueError(f"{what} needs a time zone, got {moment!r}")
 
 
 def _check_text(what: str, text: str) -> None:

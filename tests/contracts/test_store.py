@@ -285,7 +285,7 @@ async def test_loads_beside_appends_and_checkpoints_see_whole_logs(store: Store)
             for job in (write, fold, watch):
                 tasks.create_task(job(name))
 
-    assert [head for _, head in await store.documents()] == [60, 20] * 3
+    assert [one.head_seq for one in await store.documents()] == [60, 20] * 3
 
 
 async def test_concurrent_appends_to_one_document_share_its_seqs(store: Store) -> None:

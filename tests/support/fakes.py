@@ -12,6 +12,7 @@ import selectors
 from collections import Counter, deque
 from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
+from datetime import datetime
 from typing import Any, ParamSpec, TypeVar
 
 import pycrdt
@@ -41,6 +42,9 @@ from persistence import (
     DocumentStats,
     Entry,
     Export,
+    Quarantined,
+    Revocation,
+    RevocationKind,
     Schema,
     Snapshot,
     Store,
@@ -291,7 +295,7 @@ class MoodyStore:
         await asyncio.sleep(self.answers_after_s.get("load", 0))
         return stored
 
-    async def heads(self, documents: Sequence[str]) -> dict[str, int]:
+    async def heads(self, documents: Sequence[str]) -> dict[str, int | None]:
         """See `Store.heads`."""
         await self._pass("heads")
         return await self.inner.heads(documents)
@@ -315,9 +319,26 @@ class MoodyStore:
         self._answer("checkpoint")
         return busy
 
-    async def documents(self) -> list[DocumentHead]:
+    async def delete(self, document: str, *, at: datetime) -> bool:
+        """See `Store.delete`."""
+        await self._pass("delete")
+        deleted = await self.inner.delete(document, at=at)
+        self._answer("delete")
+        return deleted
+
+    async def undelete(self, document: str) -> bool:
+        """See `Store.undelete`."""
+        await self._pass("undelete")
+        return await self.inner.undelete(document)
+
+    async def purge(self, document: str) -> bool:
+        """See `Store.purge`."""
+        await self._pass("purge")
+        return await self.inner.purge(document)
+
+    async def documents(self, *, deleted: bool = False) -> list[DocumentHead]:
         """See `Store.documents`."""
-        return await self.inner.documents()
+        return await self.inner.documents(deleted=deleted)
 
     async def stats(self) -> list[DocumentStats]:
         """See `Store.stats`."""
@@ -327,13 +348,38 @@ class MoodyStore:
         """See `Store.size_bytes`."""
         return await self.inner.size_bytes()
 
-    async def export(self, document: str) -> Export | None:
+    async def export(self, document: str, *, deleted: bool = False) -> Export | None:
         """See `Store.export`."""
-        return await self.inner.export(document)
+        return await self.inner.export(document, deleted=deleted)
 
     async def put(self, export: Export, *, replace: bool = False) -> None:
         """See `Store.put`."""
         await self.inner.put(export, replace=replace)
+
+    async def quarantine(self, document: str, digest: bytes, *, at: datetime) -> None:
+        """See `Store.quarantine`."""
+        await self._pass("quarantine")
+        await self.inner.quarantine(document, digest, at=at)
+
+    async def quarantined(self) -> list[Quarantined]:
+        """See `Store.quarantined`."""
+        return await self.inner.quarantined()
+
+    async def revoke(self, revocation: Revocation) -> None:
+        """See `Store.revoke`."""
+        await self._pass("revoke")
+        await self.inner.revoke(revocation)
+        self._answer("revoke")
+
+    async def unrevoke(self, kind: RevocationKind, value: str) -> bool:
+        """See `Store.unrevoke`."""
+        await self._pass("unrevoke")
+        return await self.inner.unrevoke(kind, value)
+
+    async def revocations(self, *, now: datetime) -> list[Revocation]:
+        """See `Store.revocations`."""
+        await self._pass("revocations")
+        return await self.inner.revocations(now=now)
 
     def describe(self) -> str:
         """See `Store.describe`."""

@@ -43,7 +43,7 @@ HOMES = {
     "httpx2": {"auth.fetch"},
     "asyncpg": {"persistence.postgres_link"},
     "zstandard": {"persistence.blobs"},
-    "sqlite3": {"persistence.sqlite", "persistence.sqlite_file"},
+    "sqlite3": {"persistence.sqlite", "persistence.sqlite_file", "persistence.sqlite_refusals"},
 }
 # Libraries that a package may not import at all, beside those whose home is elsewhere.
 OWN = {"auth": set(), "persistence": {"persistence"}, "crdt_sync": {"auth", "persistence", "crdt_sync"}}
@@ -126,7 +126,7 @@ def test_persistence_modules_import_only_from_lower_rows(trees: dict[str, ast.Mo
             (
                 {"store"},
                 {"blobs", "memory", "sqlite_file", "postgres_link"},
-                {"postgres_schema"},
+                {"postgres_schema", "postgres_refusals", "sqlite_refusals"},
                 {"sqlite", "postgres"},
             )
         )

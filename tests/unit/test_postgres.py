@@ -1,26 +1,33 @@
 """What PostgreSQL adds to the contract: other nodes, other servers, and everything that can go wrong on the way there."""
 
 import asyncio
+import contextlib
 import os
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
+from typing import Final
 from urllib.parse import urlsplit
 
 import asyncpg
 import pytest
 
 from persistence import (
+    DocumentDeleted,
     DocumentHead,
     Entry,
+    Revocation,
     Schema,
     Snapshot,
     Store,
     StoreCorrupt,
+    Stored,
     StoreUnavailable,
     StoreUnusable,
     open_store,
+    postgres_schema,
 )
+from persistence.postgres import _write_snapshots
 from persistence.postgres_schema import MIGRATIONS
 from tests.support.pgbouncer import PgBouncer
 from tests.support.postgres import PostgresServer, execute
@@ -152,6 +159,143 @@ async def test_a_checkpoint_does_not_wait_for_an_append_nor_an_append_for_a_chec
         await transaction.rollback()
 
 
+LOST: Final = """
+SELECT (SELECT count(*) FROM crdt_sync.document_update WHERE document_id NOT IN (SELECT id FROM crdt_sync.document)),
+    (SELECT count(*) FROM crdt_sync.document_snapshot WHERE document_id NOT IN (SELECT id FROM crdt_sync.document))
+"""
+
+
+async def until_somebody_waits(other: asyncpg.Connection) -> None:
+    """Return once another connection to this database waits for a lock."""
+    async with asyncio.timeout(5):
+        while not await other.fetchval(
+            "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND datname = current_database()"
+        ):
+            await asyncio.sleep(0.01)
+
+
+async def test_a_purge_waits_for_the_append_that_is_under_way_and_forgets_its_updates_too(postgres_url: str) -> None:
+    async with opened(postgres_url) as store, session(postgres_url) as other:
+        await store.append([entry("x", b"1")])
+        await store.delete("x", at=NOW)
+        transaction = other.transaction()
+        await transaction.start()
+        await other.execute("UPDATE crdt_sync.document SET head_seq = 2")
+        await other.execute(
+            "INSERT INTO crdt_sync.document_update SELECT id, 2, NULL, now(), 'late' FROM crdt_sync.document"
+        )
+
+        purge = asyncio.create_task(store.purge("x"))
+        await until_somebody_waits(other)
+        await transaction.commit()
+
+        assert await purge
+        assert await store.load("x") == Stored(0, None, ())
+        assert execute(postgres_url, LOST) == [(0, 0)]
+
+
+async def test_a_document_that_is_undeleted_while_its_purge_waits_is_not_purged(postgres_url: str) -> None:
+    async with opened(postgres_url) as store, session(postgres_url) as other:
+        await store.append([entry("x", b"1")])
+        await store.delete("x", at=NOW)
+        transaction = other.transaction()
+        await transaction.start()
+        await other.execute("UPDATE crdt_sync.document SET deleted_at = NULL")
+
+        purge = asyncio.create_task(store.purge("x"))
+        await until_somebody_waits(other)
+        await transaction.commit()
+
+        assert not await purge
+        assert (await store.load("x")).updates == (b"1",)
+
+
+async def test_an_append_that_waits_for_a_purge_makes_a_new_document(postgres_url: str) -> None:
+    async with opened(postgres_url) as store, session(postgres_url) as other:
+        await store.append([entry("x", b"1", b"2"), entry("y", b"1")])
+        transaction = other.transaction()
+        await transaction.start()
+        await other.execute("DELETE FROM crdt_sync.document_update WHERE document_id = 1")
+        await other.execute("DELETE FROM crdt_sync.document WHERE id = 1")
+
+        append = asyncio.create_task(store.append([entry("x", b"new"), entry("y", b"2")]))
+        await until_somebody_waits(other)
+        await transaction.commit()
+
+        assert await append == [1, 2]
+        assert (await store.load("x")).updates == (b"new",)
+        assert execute(postgres_url, LOST) == [(0, 0)]
+
+
+async def test_a_purge_waits_for_the_checkpoint_that_is_under_way_and_keeps_others_out(postgres_url: str) -> None:
+    async with opened(postgres_url) as store, session(postgres_url) as checkpoint, session(postgres_url) as append:
+        await store.append([entry("x", b"1")])
+        await store.delete("x", at=NOW)
+        checkpointing, appending = checkpoint.transaction(), append.transaction()
+        await checkpointing.start()
+        await checkpoint.execute("SELECT pg_advisory_xact_lock(hashtextextended('crdt_sync checkpoint', 1))")
+        await checkpoint.execute("INSERT INTO crdt_sync.document_snapshot VALUES (1, 1, now(), 'v', 'w', 's')")
+        await appending.start()
+        await append.execute("UPDATE crdt_sync.document SET head_seq = head_seq")
+
+        purge = asyncio.create_task(store.purge("x"))
+        await until_somebody_waits(checkpoint)
+        await checkpointing.commit()
+        await until_somebody_waits(checkpoint)
+        passed_over = await store.checkpoint([Snapshot("x", seq=1, state=b"s", state_vector=b"v")])
+        await appending.commit()
+
+        assert await purge
+        assert passed_over == {"x"}
+        assert execute(postgres_url, LOST) == [(0, 0)]
+
+
+async def test_no_row_outlives_its_document_however_purges_and_checkpoints_meet(postgres_url: str) -> None:
+    async def fold(store: Store, names: list[str]) -> None:
+        for _ in range(12):
+            with contextlib.suppress(StoreCorrupt):  # ahead of the log, once it was purged
+                await store.checkpoint([Snapshot(name, seq=1, state=b"s", state_vector=b"v") for name in names])
+
+    async def remove(store: Store, names: list[str]) -> None:
+        for name in names:
+            await store.delete(name, at=NOW)
+            await store.purge(name)
+
+    async with opened(postgres_url) as a, opened(postgres_url) as b:
+        names = [f"trip-{n}" for n in range(60)]
+        for _ in range(4):
+            await a.append([entry(name, b"1") for name in names])
+            await asyncio.gather(
+                fold(a, names[::2]), fold(b, names[1::2]), remove(a, names[:30]), remove(b, names[30:])
+            )
+
+        assert await a.stats() == []
+        assert execute(postgres_url, LOST) == [(0, 0)]
+
+
+async def test_a_snapshot_of_a_document_that_is_gone_is_not_written(postgres_url: str) -> None:
+    async with opened(postgres_url), session(postgres_url) as connection:
+        assert await _write_snapshots(connection, {7: (1, b"v", b"w", b"s")}) == []
+
+    assert execute(postgres_url, LOST) == [(0, 0)]
+
+
+async def test_asking_for_a_deleted_document_costs_no_connection(postgres_url: str) -> None:
+    async with opened(postgres_url) as store, session(postgres_url) as other:
+        await store.append([entry("x", b"1")])
+        await store.delete("x", at=NOW)
+        servers = "SELECT array_agg(pid) FROM pg_stat_activity WHERE datname = current_database()"
+        before = await other.fetchval(servers)
+
+        for _ in range(5):
+            with pytest.raises(DocumentDeleted):
+                await store.load("x")
+            with pytest.raises(DocumentDeleted):
+                await store.export("x")
+
+        assert await other.fetchval(servers) == before
+
+
 async def test_ten_stores_open_at_once_on_an_empty_database_and_make_one_schema(postgres_url: str) -> None:
     stores = [open_store(postgres_url) for _ in range(10)]
 
@@ -173,6 +317,42 @@ async def test_a_newer_schema_is_refused_and_left_alone(postgres_url: str) -> No
 
     with pytest.raises(StoreUnusable, match=r"schema 1000, this version knows up to \d+: run the newer crdt-sync"):
         await open_store(postgres_url).open()
+
+
+async def test_a_database_of_the_first_release_is_brought_up_to_date(
+    postgres_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as first_release:
+        first_release.setattr(postgres_schema, "MIGRATIONS", MIGRATIONS[:1])
+        async with opened(postgres_url) as old:
+            await old.append([entry("x", b"1", b"2")])
+            await old.checkpoint([Snapshot("x", seq=1, state=b"s", state_vector=b"v")])
+    before = await open_store(postgres_url).schema()
+    with pytest.raises(StoreUnusable, match="has schema 1, this version needs 2: run crdt-sync migrate"):
+        await open_store(postgres_url, migrate=False).open()
+
+    async with opened(postgres_url) as a, opened(postgres_url) as b:
+        assert (before, await a.schema()) == (Schema(1, 2), Schema(2, 2))
+        assert await b.load("x") == Stored(2, Snapshot("x", seq=1, state=b"s", state_vector=b"v"), (b"2",))
+        await a.quarantine("x", b"digest", at=NOW)
+        assert await b.delete("x", at=NOW)
+        assert await a.heads(["x"]) == {"x": None}
+
+
+async def test_a_server_of_the_first_release_goes_on_beside_a_newer_schema(
+    postgres_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as first_release:
+        first_release.setattr(postgres_schema, "MIGRATIONS", MIGRATIONS[:1])
+        old = open_store(postgres_url)
+        await old.open()
+    async with opened(postgres_url) as new:
+        await old.append([entry("x", b"1")])
+        await new.delete("x", at=NOW)
+
+        assert await old.append([entry("x", b"2")]) == [2]
+        assert await new.heads(["x"]) == {"x": None}
+    await old.close()
 
 
 async def test_who_may_not_migrate_is_told_what_to_run(postgres_url: str) -> None:
@@ -212,7 +392,26 @@ async def test_a_user_who_may_only_change_rows_can_serve(postgres_url: str) -> N
         assert export is not None
         await store.put(export, replace=True)
         assert (await store.load("x")).updates == (b"2",)
+        await store.quarantine("x", b"digest", at=NOW)
+        await store.revoke(Revocation("user", "ann", revoked_at=NOW, until=NOW))
+        await store.delete("x", at=NOW)
+        assert await store.purge("x")
         await store.check()
+
+
+async def test_a_user_without_rights_on_new_tables_is_told_so_before_a_document_is_opened(postgres_url: str) -> None:
+    async with opened(postgres_url):
+        pass
+    execute(postgres_url, "DROP ROLE IF EXISTS late")
+    execute(postgres_url, "CREATE ROLE late LOGIN")
+    execute(postgres_url, "GRANT USAGE ON SCHEMA crdt_sync TO late")
+    execute(postgres_url, "GRANT ALL ON crdt_sync.document, crdt_sync.document_update TO late")
+    execute(postgres_url, "GRANT ALL ON crdt_sync.document_snapshot, crdt_sync.migration TO late")
+    url = urlsplit(postgres_url)
+
+    async with opened(url._replace(netloc=f"late@{url.hostname}:{url.port}").geturl(), migrate=False) as store:
+        with pytest.raises(StoreUnavailable, match="all rights on its tables"):
+            await store.check()
 
 
 async def test_an_applications_tables_in_the_same_database_are_not_in_the_way(postgres_url: str) -> None:
@@ -513,6 +712,10 @@ async def test_a_replica_lists_and_exports_and_never_loads(own_postgres: Postgre
                 assert await store.documents() == [DocumentHead("old", 1)]
                 assert [one.document for one in await store.stats()] == ["old"]
                 assert await store.export("new") is None
+                await store.delete("old", at=NOW)
+                assert [one.deleted_at for one in await store.documents()] == [None]
+                assert await store.heads(["old"]) == {"old": None}
+                await store.undelete("old")
                 assert (await store.load("new")).updates == (b"1",)
                 assert (await store.load("old")).updates == (b"1", b"2")
 

@@ -13,7 +13,17 @@ from pathlib import Path
 
 import pytest
 
-from persistence import Entry, Snapshot, StoreCorrupt, Stored, StoreUnavailable, StoreUnusable, open_store
+from persistence import (
+    Entry,
+    Schema,
+    Snapshot,
+    StoreCorrupt,
+    Stored,
+    StoreUnavailable,
+    StoreUnusable,
+    open_store,
+    sqlite_file,
+)
 from persistence.sqlite import SqliteStore, _append
 from persistence.sqlite_file import MIGRATIONS
 
@@ -128,6 +138,40 @@ async def test_file_that_is_no_database_is_refused_and_left_as_it_is(path: Path)
         await SqliteStore(path).open()
 
     assert path.read_text() == "Dear diary, " * 1000
+
+
+async def test_database_of_the_first_release_is_brought_up_to_date(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with monkeypatch.context() as first_release:
+        first_release.setattr(sqlite_file, "MIGRATIONS", MIGRATIONS[:1])
+        old = SqliteStore(path)
+        await old.open()
+        await old.append([entry("x", b"a", b"b")])
+        await old.checkpoint([Snapshot("x", seq=1, state=b"s", state_vector=b"v")])
+        await old.close()
+    before = await SqliteStore(path).schema()
+    with pytest.raises(StoreUnusable, match="has schema 1, this version needs 2: run crdt-sync migrate"):
+        await SqliteStore(path, migrate=False).open()
+
+    store = SqliteStore(path)
+    await store.open()
+
+    assert (before, await store.schema()) == (Schema(1, 2), Schema(2, 2))
+    assert await store.load("x") == Stored(2, Snapshot("x", seq=1, state=b"s", state_vector=b"v"), (b"b",))
+    await store.quarantine("x", b"digest", at=NOW)
+    assert await store.delete("x", at=NOW)
+    await store.close()
+
+
+async def test_purge_leaves_no_row_behind(store: SqliteStore, path: Path) -> None:
+    await store.append([entry("x", b"a", b"b"), entry("y", b"a")])
+    await store.checkpoint([Snapshot(name, seq=1, state=b"s", state_vector=b"v") for name in "xy"])
+    await store.quarantine("x", b"digest", at=NOW)
+    await store.delete("x", at=NOW)
+
+    await store.purge("x")
+
+    tables = ("document", "document_update", "document_snapshot", "quarantined_update")
+    assert [execute(path, f"SELECT count(*) FROM {table}") for table in tables] == [[(1,)], [(0,)], [(1,)], [(0,)]]
 
 
 async def test_missing_folder_is_named(tmp_path: Path) -> None:

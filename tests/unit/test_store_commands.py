@@ -120,7 +120,7 @@ def fill(url: str, *exports: Export) -> None:
 
 def content(url: str) -> list[Export | None]:
     async def read(store: Store) -> list[Export | None]:
-        return [await store.export(name) for name, _ in await store.documents()]
+        return [await store.export(head.name) for head in await store.documents()]
 
     return with_store(url, read)
 
@@ -154,16 +154,16 @@ def test_migrate_creates_the_schema_and_says_so(run: Run, url: str) -> None:
     second = run("migrate", "--database", url)
 
     assert (first.code, first.err) == (0, "")
-    assert first.out.endswith(": schema 0 -> 1\n")
+    assert first.out.endswith(": schema 0 -> 2\n")
     assert (second.code, second.err) == (0, "")
-    assert second.out.endswith(": up to date (schema 1)\n")
+    assert second.out.endswith(": up to date (schema 2)\n")
 
 
 def test_migrate_is_for_those_whose_servers_may_not(run: Run, url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CRDT_SYNC_DATABASE_MIGRATE", "false")
     monkeypatch.setenv("CRDT_SYNC_DATABASE_URL", url)
 
-    assert run("migrate").out.endswith(": schema 0 -> 1\n")
+    assert run("migrate").out.endswith(": schema 0 -> 2\n")
 
 
 def test_migrate_check_says_what_is_to_be_done_and_changes_nothing(run: Run, url: str, tmp_path: Path) -> None:
@@ -173,7 +173,7 @@ def test_migrate_check_says_what_is_to_be_done_and_changes_nothing(run: Run, url
     done = run("migrate", "--check", "--database", url)
 
     assert [one.code for one in pending] == [1, 1]
-    assert all("has schema 0, this version needs 1: run crdt-sync migrate\n" in one.err for one in pending)
+    assert all("has schema 0, this version needs 2: run crdt-sync migrate\n" in one.err for one in pending)
     assert left == []
     assert (done.code, done.err) == (0, "")
     assert "up to date" in done.out
@@ -186,7 +186,7 @@ def test_migrate_refuses_a_newer_schema(run: Run, url: str, options: tuple[str, 
     result = run("migrate", *options, "--database", url)
 
     assert (result.code, result.out) == (1, "")
-    assert "has schema 99, this version knows up to 1: run the newer crdt-sync again" in result.err
+    assert "has schema 99, this version knows up to 2: run the newer crdt-sync again" in result.err
 
 
 @pytest.mark.parametrize("options", [(), ("--check",)])
@@ -256,6 +256,7 @@ def test_stats_in_json_have_everything(run: Run, url: str) -> None:
         "snapshot_seq": 0,
         "snapshot_bytes": 0,
         "oldest_unfolded_at": "2026-05-04T03:02:01.123456+00:00",
+        "deleted_at": None,
     }
     assert by_name["folded"]["oldest_unfolded_at"] is None
     totals = found["totals"]
