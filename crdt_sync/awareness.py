@@ -15,7 +15,7 @@ clients' included, hence the care about who may speak for whom.
 """
 
 import json
-from collections.abc import Hashable, Iterable
+from collections.abc import Callable, Hashable, Iterable
 from dataclasses import dataclass
 
 from .errors import MessageTooBig, ProtocolError, RoomFull
@@ -43,7 +43,8 @@ MESSAGE_STATES_MAX = 4096
 # What an entry costs in memory beside its state, rounded up from what tracemalloc says on CPython 3.11.
 ENTRY_BYTES = 600
 
-_NULL = b"null"
+NULL = b"null"
+"""The state of a client that has left."""
 KEEP_ALIVE = b"\x00"
 """No states at all: something to say to a client that reconnects when it hears nothing."""
 
@@ -73,7 +74,7 @@ def read_states(payload: bytes) -> list[ClientState]:
         client, pos = read_var_uint(payload, pos)
         clock, pos = read_var_uint(payload, pos)
         state, pos = read_var_bytes(payload, pos)
-        states.append(ClientState(client, clock, _NULL if _read_json(state) is None else state))
+        states.append(ClientState(client, clock, NULL if _read_json(state) is None else state))
     if pos != len(payload):
         raise ProtocolError(f"{len(payload) - pos} bytes after the last awareness state")
     return states
@@ -99,7 +100,7 @@ class _Entry:
 
     @property
     def here(self) -> bool:
-        return self.state != _NULL
+        return self.state != NULL
 
 
 class Awareness:
@@ -124,10 +125,23 @@ class Awareness:
         """How many clients are here."""
         return len(self._entries) - len(self._gone)
 
-    def receive(self, owner: Hashable, states: Iterable[ClientState], *, now: float) -> None:
+    def receive(
+        self,
+        owner: Hashable,
+        states: Iterable[ClientState],
+        *,
+        now: float,
+        may_be: Callable[[bytes], bool] = lambda state: True,
+    ) -> None:
         """Take in what the connection `owner` says.
 
         States that are old, or of clients that another connection speaks for, are ignored.
+
+        Args:
+            owner: The connection.
+            states: What it says.
+            now: Monotonic seconds.
+            may_be: Whether it may take over a client with this state: from a connection that is gone, or seems to be.
 
         Raises:
             MessageTooBig: A state, or all that this connection speaks for, is over its limit.
@@ -137,10 +151,13 @@ class Awareness:
         first = owner not in self._owned
         owned = self._owned.setdefault(owner, set())
         for one in states:
+            entry = self._entries.get(one.client)
+            if entry is not None and entry.here and entry.owner != owner and not may_be(entry.state):
+                continue
             clock = self._accepted_clock(owner, one, first=first, now=now)
             if clock is None:
                 continue
-            if one.state == _NULL:
+            if one.state == NULL:
                 self._remove(one.client, clock=clock, now=now)
                 continue
             if len(one.state) > self._client_bytes_max:
@@ -157,7 +174,7 @@ class Awareness:
             clock = one.clock
             if clock >= CLOCK_MAX:
                 continue
-            if one.state == _NULL:
+            if one.state == NULL:
                 # Not from a node that the client has left for another one, or for this one.
                 if entry is not None and entry.here and entry.owner in (node, None) and clock >= entry.clock:
                     self._remove(one.client, clock=clock, now=now)
@@ -237,7 +254,7 @@ class Awareness:
     def _accepted_clock(self, owner: Hashable, one: ClientState, *, first: bool, now: float) -> int | None:
         """The clock under which a state becomes current; None if it doesn't."""
         entry = self._entries.get(one.client)
-        leaving = one.state == _NULL
+        leaving = one.state == NULL
         if one.clock >= CLOCK_MAX:
             return None
         if entry is None:
@@ -272,7 +289,7 @@ class Awareness:
             raise RoomFull(f"awareness states of {size} bytes, at most {self._room_bytes_max} in a room")
         self._bytes = size
         if entry is None:
-            entry = self._entries[client] = _Entry(0, _NULL, None, now)
+            entry = self._entries[client] = _Entry(0, NULL, None, now)
         if entry.owner is not None and entry.owner != owner:
             self._owned[entry.owner].discard(client)
         self._gone.pop(client, None)
@@ -296,7 +313,7 @@ class Awareness:
         self._bytes -= len(entry.state) + ENTRY_BYTES
         if entry.owner is not None:
             self._owned[entry.owner].discard(client)
-        entry.clock, entry.state, entry.owner, entry.leaves_at = clock, _NULL, None, None
+        entry.clock, entry.state, entry.owner, entry.leaves_at = clock, NULL, None, None
         self._gone[client] = now
         self._changed.add(client)
         if not entry.elsewhere:

@@ -99,6 +99,12 @@ def _add_serve(commands: _Commands) -> None:
     run.add_argument(
         "--workers", help="how many processes serve the port (default 1); more than one need Redis and PostgreSQL"
     )
+    run.add_argument(
+        "--insecure-open",
+        action="store_const",
+        const=True,
+        help="without keys, let everybody who reaches the server read and write every room",
+    )
     run.add_argument("--log-level", help="DEBUG, INFO, WARNING or ERROR (default INFO)")
 
 

@@ -19,9 +19,13 @@ from typing import Protocol
 
 from .errors import SlowReader, StoreBehind, SyncError
 from .protocol import encode_confirm
+from .session import Session
 
 # Confirmations that one client may wait for: a client that asks after every keystroke for some minutes.
 CONFIRMS_MAX = 4096
+
+# What the server has to say to one client beside its room's content. Older words give way.
+NOTICES_MAX = 8
 
 CLOSE_TIMEOUT_S = 5.0
 
@@ -94,10 +98,14 @@ class Connection:
         transport: Where frames go.
         outbox_bytes_max: Bound on what is relayed but not yet sent.
         now: Monotonic seconds.
+        session: What the client may do; everything, if not given.
     """
 
-    def __init__(self, transport: Transport, *, outbox_bytes_max: int, now: float) -> None:
+    def __init__(
+        self, transport: Transport, *, outbox_bytes_max: int, now: float, session: Session | None = None
+    ) -> None:
         self.id = next(_ids)
+        self.session = session or Session("")
         self.had = b"\x00"
         """State vector of something that the client is known to have."""
         self.behind = False
@@ -112,7 +120,7 @@ class Connection:
         self.closing: tuple[int, str] | None = None
         self._transport = transport
         self._outbox = Outbox(outbox_bytes_max)
-        self._greeting: bytes | None = None
+        self._notices: deque[bytes] = deque(maxlen=NOTICES_MAX)
         self._confirms: deque[bytes] = deque()
         self._confirms_owed = 0
         self._catching_up: deque[bytes] = deque()
@@ -127,7 +135,7 @@ class Connection:
     def idle(self) -> bool:
         """Whether nothing waits for this client: it has, or is sure to get, all that it was sent."""
         return not (
-            self._greeting
+            self._notices
             or self._sending
             or self._outbox
             or self._confirms
@@ -150,9 +158,9 @@ class Connection:
             self.behind = True
         self._wake.set()
 
-    def greet(self, frame: bytes) -> None:
-        """Send this before anything else."""
-        self._greeting = frame
+    def notify(self, frame: bytes) -> None:
+        """Send a small frame before all that waits."""
+        self._notices.append(frame)
         self._wake.set()
 
     def answer_sync(self, state_vector: bytes) -> None:
@@ -234,9 +242,8 @@ class Connection:
                 self._deadline.cancel()
 
     def _next(self, catch_up: CatchUp) -> bytes | None:
-        if self._greeting is not None:
-            greeting, self._greeting = self._greeting, None
-            return greeting
+        if self._notices:
+            return self._notices.popleft()
         if not self._catching_up and (self.asked or self.asked_who or self.behind):
             self._catching_up.extend(catch_up(self))
             self.synced = self.synced or self.asked

@@ -119,6 +119,14 @@ class Document:
             self._release(list(update.ends))
         return Outcome.NEW
 
+    def knows(self, data: bytes) -> bool:
+        """Whether an update would change nothing.
+
+        Raises:
+            MalformedUpdate: As for `apply`.
+        """
+        return self._knows(read_update(data)) or data in self._waiting
+
     def restore(self, data: bytes) -> Outcome:
         """Take in an update that was accepted once. Like `apply`, but it isn't refused for what it does.
 

@@ -41,6 +41,10 @@ class Kind(IntEnum):
     """The node runs. `number`: how often it has said so. To all nodes."""
     GONE = 8
     """The node has ended. To all nodes."""
+    DELETED = 9
+    """A document was deleted. Body: its name. To all nodes."""
+    REVOKED = 10
+    """Credentials were revoked. Body: see `revocations`. To all nodes."""
 
 
 @dataclass(frozen=True, slots=True)

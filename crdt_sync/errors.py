@@ -93,6 +93,47 @@ class Draining(SyncError):
     reason = "server restarting"
 
 
+class Unauthorized(SyncError):
+    """There is no credential that is any good, or no longer. A fresh one helps."""
+
+    status = 401
+    close_code = 4401
+    reason = "no valid credential"
+
+    def __init__(self, message: str, *, reason: str | None = None) -> None:
+        super().__init__(message)
+        if reason is not None:
+            self.reason = reason  # type: ignore[misc]
+
+
+class Forbidden(SyncError):
+    """Whoever it is may not do this here."""
+
+    status = 403
+    close_code = 4403
+    reason = "not allowed"
+
+
+class ReadOnly(Forbidden):
+    """An update came from a client that may only read."""
+
+    reason = "read only"
+
+
+class OriginNotAllowed(Forbidden):
+    """A browser comes from a page of a site that isn't allowed to connect."""
+
+    reason = "origin not allowed"
+
+
+class DocumentGone(SyncError):
+    """The document was deleted. Its name stays taken until an admin allows it again."""
+
+    status = 404
+    close_code = 4404
+    reason = "document deleted"
+
+
 class DocumentBroken(SyncError):
     """The cached document can no longer be trusted; the stored one can. The room is closed and loaded again."""
 

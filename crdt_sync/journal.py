@@ -10,7 +10,7 @@ from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from persistence import Entry, Store, StoreError
 
@@ -38,11 +38,21 @@ class Log(Protocol):
         """The next `count` updates are committed, with seqs that follow each other, the last of them as `seq`."""
 
 
+class _Run(NamedTuple):
+    """Updates of one log that follow each other and are of one user."""
+
+    log: Log
+    user: str | None
+    updates: list[bytes]
+
+
 @dataclass(slots=True)
 class _Batch:
     """What one commit stores."""
 
-    updates: dict[Log, list[bytes]] = field(default_factory=dict)
+    runs: list["_Run"] = field(default_factory=list)
+    last: dict[Log, "_Run"] = field(default_factory=dict)
+    """Of each log, the last of its runs."""
     size: int = 0
     """Bytes, `UPDATE_BYTES` for each update included."""
     upto: int = 0
@@ -92,12 +102,16 @@ class Journal:
         if self.unstored_bytes + size + UPDATE_BYTES > self.bytes_max:
             raise StoreBehind(f"{self.unstored_bytes} bytes wait to be stored, at most {self.bytes_max}")
 
-    def add(self, log_: Log, update: bytes) -> int:
-        """Take in one accepted update and return its ticket. Never fails: ask `require_space` before."""
+    def add(self, log_: Log, update: bytes, *, user: str | None = None) -> int:
+        """Take in one accepted update, of a user if that is known, and return its ticket. Never fails: ask `require_space` before."""
         if not self._batches or self._batches[-1].size >= BATCH_BYTES:
             self._batches.append(_Batch())
         batch = self._batches[-1]
-        batch.updates.setdefault(log_, []).append(update)
+        run = batch.last.get(log_)
+        if run is None or run.user != user:
+            run = batch.last[log_] = _Run(log_, user, [])
+            batch.runs.append(run)
+        run.updates.append(update)
         size = len(update) + UPDATE_BYTES
         batch.size += size
         self._unstored_bytes += size
@@ -142,13 +156,14 @@ class Journal:
     async def _commit(self, batch: _Batch) -> None:
         accepted_at = datetime.now(UTC)
         entries = [
-            Entry(document=one.name, updates=updates, accepted_at=accepted_at) for one, updates in batch.updates.items()
+            Entry(document=run.log.name, updates=run.updates, accepted_at=accepted_at, user_id=run.user)
+            for run in batch.runs
         ]
         seqs = await self._append(entries)
         self._committed = batch.upto
         self._unstored_bytes -= batch.size
-        for (one, updates), seq in zip(batch.updates.items(), seqs, strict=True):
-            one.stored(seq, len(updates))
+        for run, seq in zip(batch.runs, seqs, strict=True):
+            run.log.stored(seq, len(run.updates))
         while self._waiters and self._waiters[0][0] <= batch.upto:
             self._waiters.popleft()[1]()
 

@@ -33,6 +33,7 @@ class Nodes:
         self._bus = bus
         self._lost = lost
         self._missed = missed
+        self._handlers: dict[int, Callable[[bytes], None]] = {}
         self._beats = 0
         self._source = bytes.fromhex(bus.node) + bytes(SOURCE_BYTES - NODE_BYTES)
         self._heard_at: dict[bytes, float] = {}
@@ -42,6 +43,14 @@ class Nodes:
     def node(self) -> bytes:
         """This node's id."""
         return self._source[:NODE_BYTES]
+
+    def hear(self, kind: Kind, handler: Callable[[bytes], None]) -> None:
+        """Have a handler get the bodies of messages of this kind from other nodes. It may not raise."""
+        self._handlers[kind] = handler
+
+    def tell(self, kind: Kind, body: bytes) -> None:
+        """Send a message to all nodes. Like any message, it may be lost."""
+        self._say(kind, body=body)
 
     def living(self) -> set[bytes]:
         """All nodes that live, as far as is known, this one included."""
@@ -84,6 +93,8 @@ class Nodes:
                     self._missed(envelope.node)
         elif envelope.kind == Kind.GONE and envelope.node in self._heard_at:
             self._lose(envelope.node)
+        elif envelope.kind in self._handlers:
+            self._handlers[envelope.kind](envelope.body)
 
     def resync(self) -> None:
         """See `bus.Listener`. What wasn't heard meanwhile says nothing."""
@@ -105,5 +116,5 @@ class Nodes:
         log.warning("node_lost", extra={"node": node.hex()})
         self._lost(node)
 
-    def _say(self, kind: Kind, number: int = 0) -> None:
-        self._bus.publish(EVERYONE, encode(Envelope(kind, self._source, number)), keep=False)
+    def _say(self, kind: Kind, number: int = 0, body: bytes = b"") -> None:
+        self._bus.publish(EVERYONE, encode(Envelope(kind, self._source, number, body=body)), keep=False)

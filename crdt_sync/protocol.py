@@ -6,7 +6,7 @@ message is well-formed is for `update` and `awareness` to say.
 Source: y-protocols PROTOCOL.md, `sync.js`, `awareness.js`; y-websocket `y-websocket.js`.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from .errors import ProtocolError
 from .lib0 import read_var_bytes, read_var_uint, write_var_bytes, write_var_uint
@@ -21,7 +21,13 @@ SYNC_STEP_1 = 0
 SYNC_STEP_2 = 1
 SYNC_UPDATE = 2
 
+AUTH_DENIED = 0
+AUTH_TOKEN = 1
+AUTH_EXPIRES = 2
+
 CONFIRM_TOKEN_BYTES_MAX = 64
+# What HTTP servers and proxies let through in a header.
+CREDENTIAL_BYTES_MAX = 8 << 10
 
 # Stock clients put one message into a frame. Without a bound, a frame of 16 MiB could hold as many messages.
 FRAME_MESSAGES_MAX = 1000
@@ -60,14 +66,21 @@ class Confirm:
     token: bytes
 
 
-Message = SyncStep1 | SyncUpdate | AwarenessUpdate | QueryAwareness | Confirm
+@dataclass(frozen=True, slots=True)
+class FreshToken:
+    """A credential for the rest of this connection."""
+
+    token: str = field(repr=False)
+
+
+Message = SyncStep1 | SyncUpdate | AwarenessUpdate | QueryAwareness | Confirm | FreshToken
 
 
 def decode(frame: bytes) -> list[Message]:
     """Read the messages of one WebSocket frame.
 
     A frame may hold several. What follows the last one that can be read is ignored, as every JavaScript peer does;
-    so is a message of an unknown type, whose end can't be found, and a client's auth message.
+    so is a message of an unknown type, whose end can't be found.
 
     Raises:
         ProtocolError: The frame doesn't begin with a message, or holds more than `FRAME_MESSAGES_MAX`.
@@ -114,6 +127,16 @@ def encode_confirm(token: bytes) -> bytes:
     return write_var_uint(CONFIRM) + write_var_bytes(token)
 
 
+def encode_denied(reason: str) -> bytes:
+    """What a client showed is not taken. Stock clients warn about it."""
+    return b"\x02\x00" + write_var_bytes(reason.encode())
+
+
+def encode_expires(seconds: int) -> bytes:
+    """The client's credential is good for so much longer. Stock clients ignore it."""
+    return b"\x02\x02" + write_var_uint(seconds)
+
+
 def _read_message(frame: bytes, pos: int) -> tuple[Message | None, int]:
     """Read one message; None stands for one that isn't for us and can't be skipped."""
     kind, pos = read_var_uint(frame, pos)
@@ -130,9 +153,22 @@ def _read_message(frame: bytes, pos: int) -> tuple[Message | None, int]:
         return AwarenessUpdate(payload), pos
     if kind == QUERY_AWARENESS:
         return QueryAwareness(), pos
+    if kind == AUTH:
+        step, pos = read_var_uint(frame, pos)
+        return _read_token(frame, pos) if step == AUTH_TOKEN else (None, pos)
     if kind == CONFIRM:
         token, pos = read_var_bytes(frame, pos)
         if len(token) > CONFIRM_TOKEN_BYTES_MAX:
             raise ProtocolError(f"confirm token of {len(token)} bytes, at most {CONFIRM_TOKEN_BYTES_MAX}")
         return Confirm(token), pos
     return None, pos
+
+
+def _read_token(frame: bytes, pos: int) -> tuple[FreshToken, int]:
+    token, pos = read_var_bytes(frame, pos)
+    if len(token) > CREDENTIAL_BYTES_MAX:
+        raise ProtocolError(f"token of {len(token)} bytes, at most {CREDENTIAL_BYTES_MAX}")
+    try:
+        return FreshToken(token.decode()), pos
+    except UnicodeDecodeError as error:
+        raise ProtocolError("token is not UTF-8") from error

@@ -21,12 +21,13 @@ from persistence import Stored
 from .awareness import KEEP_ALIVE, Awareness, ClientState, read_states
 from .connection import Connection
 from .document import Document, Outcome, State
-from .errors import DocumentBroken, Draining, MessageTooBig, ProtocolError
+from .errors import DocumentBroken, DocumentGone, Draining, MessageTooBig, ProtocolError, ReadOnly
 from .journal import Journal
 from .pacing import unhurried
 from .protocol import (
     AwarenessUpdate,
     Confirm,
+    FreshToken,
     Message,
     QueryAwareness,
     SyncStep1,
@@ -127,6 +128,8 @@ class Room:
         """Whether something was accepted since the last capture."""
         self.broken = False
         """Whether the document can't be trusted any more, and the room must be loaded anew."""
+        self.buried = False
+        """Whether it is `broken` because the document was deleted."""
         self.compactable = True
         """False once a state of it turned out not to be sound: its log stays as it is."""
         self.culprit: bytes | None = None
@@ -199,8 +202,12 @@ class Room:
         self.connections.add(connection)
         # Before any step 2: whoever has heard that, and calls itself synced, has then been asked for what is missing here,
         # and what it asks to have confirmed is on its way.
-        connection.greet(encode_step_1(self._document.state_vector()))
+        self.ask(connection)
         connection.answer_who()
+
+    def ask(self, connection: Connection) -> None:
+        """Have a client send what the room lacks."""
+        connection.notify(encode_step_1(self._document.state_vector()))
 
     def leave(self, connection: Connection, *, properly: bool) -> None:
         """A client is gone. Its user stays visible for a grace, a short one if it closed the connection itself."""
@@ -224,8 +231,13 @@ class Room:
         for message in decode(frame):
             self._receive(connection, message)
 
-    def accept(self, update: bytes, *, sender: Connection | None) -> Outcome:
+    def accept(self, update: bytes, *, sender: Connection | None, user: str | None = None) -> Outcome:
         """Apply, journal and relay one update.
+
+        Args:
+            update: What came.
+            sender: Whose connection it came by; that isn't sent it back.
+            user: Who wrote it, as far as anybody knows.
 
         Raises:
             SyncError: It can't be taken. Nothing changed, unless it is `DocumentBroken`, after which `broken` is set.
@@ -241,7 +253,7 @@ class Room:
             raise
         if outcome is Outcome.REPEAT:
             return outcome
-        self._ticket = self._journal.add(self, update)
+        self._ticket = self._journal.add(self, update, user=user)
         self._accepted += 1
         self.dirty = True
         self.others.accepted(update)
@@ -299,9 +311,22 @@ class Room:
         """The states of this node's clients, as an awareness payload."""
         return self._awareness.everyone_here()
 
+    def who_is_there(self) -> list[ClientState]:
+        """The states of all clients, on whichever node."""
+        everyone = self._awareness.everyone()
+        return read_states(everyone) if everyone is not None else []
+
     def fingerprint(self) -> tuple[bytes, bytes]:
         """What tells apart documents with different content, and the state vector."""
         return self._document.fingerprint(), self._document.state_vector()
+
+    def content(self) -> bytes:
+        """All that is shown, as one update.
+
+        Raises:
+            DocumentBroken: The document can't be trusted any more.
+        """
+        return self._document.diff(b"\x00")
 
     def lacks(self, state_vector: bytes) -> list[bytes]:
         """What a node with this state vector lacks, as updates; those that wait are always among them.
@@ -438,6 +463,11 @@ class Room:
         self.culprit = error.culprit if isinstance(error, DocumentBroken) else None
         self.close(DocumentBroken.close_code, DocumentBroken.reason)
 
+    def bury(self) -> None:
+        """Give the document up since it was deleted. What was accepted is stored all the same: it may be wanted back."""
+        self.broken = self.buried = True
+        self.close(DocumentGone.close_code, DocumentGone.reason)
+
     def close(self, code: int = Draining.close_code, reason: str = Draining.reason) -> None:
         """Close all clients."""
         for connection in self.connections:
@@ -490,11 +520,16 @@ class Room:
     def _receive(self, connection: Connection, message: Message) -> None:
         match message:
             case SyncUpdate(update):
-                self.accept(update, sender=connection)
-            case AwarenessUpdate(states):
+                if connection.session.may_write:
+                    self.accept(update, sender=connection, user=connection.session.user)
+                else:
+                    self._refuse_update(connection, update)
+            case AwarenessUpdate(payload):
                 now = asyncio.get_running_loop().time()
+                session = connection.session
                 try:
-                    self._awareness.receive(connection, read_states(states), now=now)
+                    states = session.stamp(read_states(payload))
+                    self._awareness.receive(connection, states, now=now, may_be=session.may_be)
                 finally:
                     self._schedule_awareness()
             case SyncStep1(state_vector):
@@ -507,6 +542,23 @@ class Room:
                 # something that came from elsewhere and isn't stored yet.
                 connection.expect_confirm()
                 self.when_stored(lambda: connection.confirm(token))
+            case FreshToken(credential):
+                connection.session.show_token(credential)
+
+    def _refuse_update(self, connection: Connection, update: bytes) -> None:
+        """Don't take an update of a client that may only read. One without news is no attempt to write.
+
+        Raises:
+            ReadOnly: It has to go for it.
+            MalformedUpdate: It isn't an update.
+        """
+        if self._document.knows(update):
+            return
+        connection.session.refused_updates += 1
+        if self._settings.read_only_updates == "close":
+            raise ReadOnly(f"an update of {len(update)} bytes from a client that may only read")
+        if connection.session.refused_updates == 1:
+            log.warning("updates_dropped", extra={"room": self.name, "connection": connection.id})
 
     def _schedule_awareness(self) -> None:
         """Tell everyone what changed in awareness: soon, and not more often than the interval allows."""

@@ -14,14 +14,17 @@ from collections import deque
 from collections.abc import AsyncIterator, Collection, Coroutine
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import Any, TypeVar
 
-from persistence import Store, StoreError
+from persistence import DocumentDeleted, Store, StoreError
 
+from .awareness import ClientState
 from .bus import Bus, BusUnavailable, Mark
 from .checkpoints import Checkpoints
 from .document import Document, digest
-from .errors import DocumentBroken, Draining, ProtocolError, RoomUnavailable, SyncError
+from .envelope import Kind
+from .errors import DocumentBroken, DocumentGone, Draining, ProtocolError, RoomUnavailable, SyncError
 from .follow import Follower
 from .journal import Journal
 from .nodes import LEASE_S, Nodes
@@ -97,7 +100,10 @@ class Rooms:
         self._settings = settings
         self._checkpoints = Checkpoints(store)
         self._bus = bus
-        self._nodes = Nodes(bus, lost=self._lose_node, missed=self._meet_node) if bus is not None else None
+        self.nodes = Nodes(bus, lost=self._lose_node, missed=self._meet_node) if bus is not None else None
+        """The other nodes, if there may be any."""
+        if self.nodes is not None:
+            self.nodes.hear(Kind.DELETED, lambda name: self._bury(name.decode(errors="replace")))
         self._entries: dict[str, _Entry] = {}
         self._draining = False
         # Digests of updates that broke a document, by its name. Those that are stored are found again after a restart.
@@ -115,6 +121,7 @@ class Rooms:
 
         Raises:
             RoomUnavailable: It can't be loaded now.
+            DocumentGone: It was deleted.
             Draining: This node takes nobody any more.
         """
         if self._draining:
@@ -134,6 +141,33 @@ class Rooms:
             entry.holders -= 1
             entry.idle_since = loop.time()
 
+    async def delete(self, name: str) -> bool:
+        """Delete a document: its clients are closed, on all nodes, and its name stays taken.
+
+        Returns:
+            Whether there was one.
+
+        Raises:
+            StoreError: It could not be deleted; it is as before.
+        """
+        entry = self._entries.get(name)
+        if entry is not None and entry.room is not None and entry.room.unstored:
+            # Or the store may not know of it yet.
+            async with asyncio.timeout(self._settings.open_timeout_s):
+                await self._journal.flush()
+        deleted = await self._store.delete(name, at=datetime.now(UTC))
+        if deleted:
+            log.warning("document_deleted", extra={"room": name})
+            self._bury(name)
+            if self.nodes is not None:
+                self.nodes.tell(Kind.DELETED, name.encode())
+        return deleted
+
+    def presence(self, name: str) -> list[ClientState]:
+        """Who is in a room, on any node; empty if it isn't open here."""
+        entry = self._entries.get(name)
+        return entry.room.who_is_there() if entry is not None and entry.room is not None else []
+
     async def run(self) -> None:
         """Look after the rooms until cancelled."""
         async with asyncio.TaskGroup() as group:
@@ -141,9 +175,9 @@ class Rooms:
             group.create_task(self._checkpoint_forever())
             if self._store.shared:
                 group.create_task(self._compare_with_store_forever())
-            if self._nodes is not None:
-                group.create_task(self._nodes.run())
-                group.create_task(self._sweep_forever(self._nodes))
+            if self.nodes is not None:
+                group.create_task(self.nodes.run())
+                group.create_task(self._sweep_forever(self.nodes))
 
     async def close(self) -> list[str]:
         """Close all clients, store everything, within `shutdown_timeout_s`.
@@ -165,8 +199,8 @@ class Rooms:
             self._checkpoints.close()
             for entry in self._entries.values():
                 entry.close()
-            if self._nodes is not None:
-                self._nodes.leave()
+            if self.nodes is not None:
+                self.nodes.leave()
         return sorted(room.name for room in opened if room.unstored)
 
     async def _opened(self, name: str, entry: _Entry) -> Room:
@@ -178,6 +212,8 @@ class Rooms:
             raise RoomUnavailable(f"{name!r} isn't loaded after {self._settings.open_timeout_s} s") from error
         if self._draining:
             raise Draining(f"{name!r} was loaded while shutting down")
+        if room.buried:
+            raise DocumentGone(f"{name!r} was deleted")
         if room.broken:
             raise RoomUnavailable(f"{name!r} is being loaded anew")
         return room
@@ -193,6 +229,9 @@ class Rooms:
             if stored.snapshot is not None:
                 updates[:0] = [stored.snapshot.state, *stored.snapshot.waiting]
             document = await self._restore(name, updates)
+        except DocumentDeleted as error:
+            self._forget(name, follower)
+            raise DocumentGone(f"{name!r} was deleted") from error
         except (StoreError, ProtocolError, DocumentBroken) as error:
             self._forget(name, follower)
             log.error("room_load_failed", extra={"room": name, "error": str(error)})
@@ -206,6 +245,17 @@ class Rooms:
         if follower is not None:
             follower.start(room, kept or ())
         return room
+
+    def _bury(self, name: str) -> None:
+        """See a deleted document off, if it is open here."""
+        entry = self._entries.get(name)
+        if entry is None:
+            return
+        if entry.room is not None:
+            entry.room.bury()
+        elif not entry.task.done():
+            # It may have been read just before it was deleted.
+            entry.task.add_done_callback(lambda task: self._bury(name))
 
     def _forget(self, name: str, follower: Follower | None) -> None:
         del self._entries[name]
@@ -298,7 +348,9 @@ class Rooms:
             except StoreError:
                 continue
             for name, head_seq in heads.items():
-                if head_seq is not None and head_seq > rooms[name].known_seq:
+                if head_seq is None:
+                    self._bury(name)
+                elif head_seq > rooms[name].known_seq:
                     rooms[name].doubt()
 
     async def _read_what_others_stored(self) -> None:

@@ -16,6 +16,7 @@ from persistence import Store, StoreError
 from . import logs
 from .bus import InvalidBusUrl, open_bus
 from .gateway.app import create_app
+from .keys import configured_verifier
 from .settings import Settings
 from .stores import make_store, open_when_reachable
 from .transport import WebSocketProtocol
@@ -38,9 +39,10 @@ def serve(settings: Settings) -> bool:
     # A panic in native code would otherwise spend up to 100 ms on a backtrace that nobody reads.
     os.environ.setdefault("RUST_BACKTRACE", "0")
     logs.configure(settings.log_level)
+    guarded = _check_guarded(settings)
     stored = asyncio.run(_check_store(settings))
     with _listen(settings) as listener:
-        banner = _banner(settings, listener.getsockname()[1], stored)
+        banner = _banner(settings, listener.getsockname()[1], stored, guarded)
         if settings.workers == 1:
             return run_node(settings, listener, banner)
         print(banner, file=sys.stderr, flush=True)
@@ -97,6 +99,18 @@ class _Server(uvicorn.Server):
             self._captured_signals.clear()
 
 
+def _check_guarded(settings: Settings) -> bool:
+    """Whether tokens are asked for. A server that asks nobody is for this machine."""
+    if configured_verifier(settings) is not None:
+        return True
+    if not settings.insecure_open and not _is_loopback(settings.host):
+        raise CannotServe(
+            f"Everybody who can reach {settings.host} could read and write every room, since no keys are configured. "
+            "Set CRDT_SYNC_JWT_SECRET (docs/how-to/authenticate.md), or start with --insecure-open if that is what you want."
+        )
+    return False
+
+
 async def _check_store(settings: Settings) -> str:
     """Open and close the store, so that what is wrong with it is told in a sentence. Returns its description."""
     try:
@@ -137,17 +151,21 @@ def _listen(settings: Settings) -> socket.socket:
         ) from error
 
 
-def _banner(settings: Settings, port: int, stored: str) -> str:
+def _banner(settings: Settings, port: int, stored: str, guarded: bool) -> str:
     host = f"[{settings.host}]" if ":" in settings.host else settings.host
     url = f"ws://{host}:{port}"
     shared = f"\n  processes      {settings.workers}, which meet in Redis" if settings.workers > 1 else ""
-    who = "anyone on this machine" if _is_loopback(settings.host) else "ANYONE WHO CAN REACH THIS ADDRESS"
+    if guarded:
+        who = "whoever shows a token, as far as it grants"
+    else:
+        who = "ANYONE WHO CAN REACH THIS ADDRESS" if settings.insecure_open else "anyone on this machine"
+        who += ", to read and write every room, without a token"
     return f"""
   crdt-sync {version("crdt-sync")}
 
   listening on   {url}
   storing in     {stored}{shared}
-  open to        {who}, to read and write every room, without a token
+  open to        {who}
 
   Try it:        new WebsocketProvider("{url}", "trip-1", doc)
   Stop it:       Ctrl-C, which stores everything first

@@ -3,7 +3,7 @@
 import json
 import os
 from difflib import get_close_matches
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import BeforeValidator, Field, SecretStr, ValidationError, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
@@ -96,6 +96,22 @@ class Settings(BaseSettings):
         le=366 * 86400,
         description="A token that is valid for longer is refused. Revocations are remembered for as long.",
     )
+    insecure_open: bool = Field(
+        False,
+        description="Without keys, whether everybody who reaches this server may read and write every room. If not, only "
+        "who connects from this machine may.",
+    )
+    allowed_origins: _Names = Field(
+        (),
+        description="From which sites' pages browsers may connect, `https://app.example.com,https://example.com`, or `*`. "
+        "Empty: from the server's own, and without keys from any.",
+    )
+    read_only_updates: Literal["close", "drop"] = Field(
+        "close",
+        description="What an update from a client that may only read leads to: its connection is closed (4403), or the "
+        "update is dropped.",
+    )
+    grant_timeout_s: float = Field(10.0, gt=0, description="How long judging a credential may take.")
     workers: int = Field(1, ge=1, le=256, description="How many processes serve the port, each a node of its own.")
     log_level: str = Field("INFO", pattern="^(DEBUG|INFO|WARNING|ERROR)$", description="DEBUG, INFO, WARNING or ERROR.")
 

@@ -11,18 +11,26 @@ from starlette.requests import Request
 from starlette.responses import PlainTextResponse
 from starlette.routing import Route, WebSocketRoute
 
+from auth import TokenVerifier
+
 from ..bus import open_bus
 from ..journal import Journal
+from ..keys import configured_verifier
+from ..revocations import Revocations
 from ..rooms import Rooms
-from ..settings import Settings
+from ..sessions import Sessions
+from ..settings import InvalidSettings, Settings
 from ..stores import make_store, open_when_reachable
+from .access import Access
 from .ops import Readiness, ready
+from .parts import Parts
+from .routing import ApiEndpoint
 from .sync import SyncEndpoint
 
 log = logging.getLogger("crdt_sync.app")
 
 
-def create_app(settings: Settings | None = None) -> Starlette:
+def create_app(settings: Settings | None = None, *, token_verifier: TokenVerifier | None = None) -> Starlette:
     """Return the sync server as an ASGI application.
 
     It keeps documents while its lifespan runs: opens the store at startup, stores everything at shutdown.
@@ -30,11 +38,15 @@ def create_app(settings: Settings | None = None) -> Starlette:
 
     Args:
         settings: Read from the environment if not given.
+        token_verifier: Turns credentials into grants, in the place of keys in the settings.
 
     Raises:
-        InvalidSettings: The environment can't work.
+        InvalidSettings: The environment can't work, or there are keys beside a verifier.
     """
     chosen = settings or Settings.read()
+    verifier = configured_verifier(chosen)
+    if verifier is not None and token_verifier is not None:
+        raise InvalidSettings("there is a token_verifier, so no keys are wanted: unset CRDT_SYNC_JWT_*")
 
     @asynccontextmanager
     async def lifespan(app: Starlette) -> AsyncIterator[None]:
@@ -46,14 +58,27 @@ def create_app(settings: Settings | None = None) -> Starlette:
             log.info("node_started", extra={"node": bus.node})
         journal = Journal(store, interval_s=chosen.journal_interval_s, bytes_max=chosen.unstored_bytes_max)
         rooms = Rooms(store, journal, chosen, bus)
-        app.state.rooms = rooms
-        app.state.readiness = Readiness(store, journal, bus)
+        revocations = Revocations(store, rooms.nodes)
+        await revocations.open()
+        if verifier is not None:
+            await verifier.open()
+        app.state.parts = Parts(
+            store=store,
+            rooms=rooms,
+            access=Access(token_verifier or verifier, chosen, revocations),
+            sessions=Sessions(revocations),
+            revocations=revocations,
+            readiness=Readiness(store, journal, bus),
+        )
         journaling = _start(journal.run(), "journal")
-        looking_after = _start(rooms.run(), "rooms")
+        looking_after = [_start(rooms.run(), "rooms"), _start(revocations.run(), "revocations")]
         try:
             yield
         finally:
-            await _stop(looking_after)
+            for task in looking_after:
+                await _stop(task)
+            if verifier is not None:
+                await verifier.close()
             app.state.unstored = await rooms.close()
             # Before anything else that may take its time: whoever stops us may be about to lose patience.
             if app.state.unstored:
@@ -67,6 +92,7 @@ def create_app(settings: Settings | None = None) -> Starlette:
         routes=[
             Route("/", _welcome),
             Route("/ready", ready),
+            Route("/api/{path:path}", ApiEndpoint(chosen).answer, methods=["GET", "POST", "DELETE", "PUT", "PATCH"]),
             Route("/{path:path}", _needs_websocket),
             WebSocketRoute("/{path:path}", SyncEndpoint(chosen)),
         ],
@@ -85,8 +111,6 @@ async def _welcome(request: Request) -> PlainTextResponse:
 
 
 async def _needs_websocket(request: Request) -> PlainTextResponse:
-    if request.url.path.startswith("/api/"):
-        return PlainTextResponse("There is no such thing.\n", status_code=404)
     return PlainTextResponse(
         "Rooms are reached by WebSocket: connect a y-websocket client.\n",
         status_code=426,

@@ -72,7 +72,7 @@ class Readiness:
 
 async def ready(request: Request) -> JSONResponse:
     """`GET /ready`: 200, or 503 with the reason per part."""
-    readiness: Readiness = request.app.state.readiness
+    readiness: Readiness = request.app.state.parts.readiness
     problems = await readiness.problems()
     answer = {"ready": not problems, "problems": problems, "warnings": readiness.warnings()}
     return JSONResponse(answer, status_code=503 if problems else 200)

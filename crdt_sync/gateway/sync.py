@@ -2,17 +2,26 @@
 
 import asyncio
 import contextlib
+import hashlib
 import logging
 import unicodedata
+from collections.abc import Hashable
+from dataclasses import replace
 from urllib.parse import quote, unquote_to_bytes
 
 from starlette.types import Message, Receive, Scope, Send
 
+from auth import Credentials
+
 from ..connection import Connection, Transport, TransportClosed
-from ..errors import InvalidRoomName, SyncError
+from ..errors import DocumentGone, InvalidRoomName, MessageTooBig, SyncError, Unauthorized
+from ..protocol import encode_denied
 from ..room import Room
-from ..rooms import Rooms
+from ..session import Session
 from ..settings import Settings
+from .access import accepted_subprotocol, read_credentials
+from .cooldown import Cooldown
+from .parts import Parts
 
 log = logging.getLogger("crdt_sync.sync")
 
@@ -24,6 +33,8 @@ TRANSPORT_EXTENSION = "crdt_sync.transport"
 
 # What a client sends when it means to go. Anything else is a lost connection, and its user gets the longer grace.
 GOODBYE_CODES = frozenset({1000, 1001, 1005})
+# What a client is closed with that would meet the same again.
+FINAL_CODES = frozenset({MessageTooBig.close_code, *range(4400, 4500)})
 
 
 def room_name(scope: Scope) -> str:
@@ -35,13 +46,22 @@ def room_name(scope: Scope) -> str:
     path: bytes = scope["raw_path"]
     root = quote(scope.get("root_path", "")).encode()
     encoded = path.removeprefix(root).removeprefix(b"/")
-    raw = unquote_to_bytes(encoded)
-    if not 1 <= len(raw) <= ROOM_NAME_BYTES_MAX:
-        raise InvalidRoomName(f"a room name has 1 to {ROOM_NAME_BYTES_MAX} bytes, this one {len(raw)}")
     try:
-        name = raw.decode()
+        name = unquote_to_bytes(encoded).decode()
     except UnicodeDecodeError as error:
         raise InvalidRoomName(f"a room name is UTF-8: {error}") from error
+    return check_room_name(name)
+
+
+def check_room_name(name: str) -> str:
+    """Return what is a room's name.
+
+    Raises:
+        InvalidRoomName: It isn't; see `room_name`.
+    """
+    size = len(name.encode())
+    if not 1 <= size <= ROOM_NAME_BYTES_MAX:
+        raise InvalidRoomName(f"a room name has 1 to {ROOM_NAME_BYTES_MAX} bytes, this one {size}")
     if any(unicodedata.category(character) == "Cc" for character in name):
         raise InvalidRoomName(f"a room name has no control characters: {name!r}")
     if name.startswith(RESERVED):
@@ -50,50 +70,131 @@ def room_name(scope: Scope) -> str:
 
 
 class SyncEndpoint:
-    """The ASGI application for WebSockets. Finds the rooms in `app.state`, where the lifespan puts them."""
+    """The ASGI application for WebSockets.
+
+    Nothing is done for a client, and no room opened, before it is known what it may do there.
+    """
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
+        self._cooldown = Cooldown()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        rooms: Rooms = scope["app"].state.rooms
+        parts: Parts = scope["app"].state.parts
         await receive()  # websocket.connect
+        accept = {"type": "websocket.accept", "subprotocol": accepted_subprotocol(scope)}
+        client: Hashable = None
         try:
             name = room_name(scope)
-            async with rooms.hold(name) as room:
-                await send({"type": "websocket.accept"})
-                await self._serve(room, scope, receive, send)
+            credentials = read_credentials(scope, name)
+            grant = await parts.access.admit(scope, credentials)
+            client = _client(scope, credentials)
+            await self._cooldown.pause(client)
+            async with parts.rooms.hold(name) as room:
+                await send(accept)
+                code = await self._serve(parts, room, credentials, Session(name, grant), scope, receive, send)
+        except DocumentGone as error:
+            # A browser can't see why it is refused, and this it has to know: it may throw its copy away.
+            code = error.close_code
+            log.info("connection_refused", extra={"code": code, "error": str(error)})
+            await send(accept)
+            await send({"type": "websocket.close", "code": code, "reason": error.reason})
         except SyncError as error:
             log.info("connection_refused", extra={"status": error.status, "error": str(error)})
             await _refuse(scope, send, error)
+            return
+        if code in FINAL_CODES:
+            self._cooldown.note(client, now=asyncio.get_running_loop().time())
 
-    async def _serve(self, room: Room, scope: Scope, receive: Receive, send: Send) -> None:
+    async def _serve(
+        self,
+        parts: Parts,
+        room: Room,
+        credentials: Credentials,
+        session: Session,
+        scope: Scope,
+        receive: Receive,
+        send: Send,
+    ) -> int:
+        """Serve a client until it is gone; returns the code that its connection was closed with."""
         loop = asyncio.get_running_loop()
         joined_at = loop.time()
         connection = Connection(
-            AsgiTransport(scope, send), outbox_bytes_max=self._settings.outbox_bytes_max, now=joined_at
+            AsgiTransport(scope, send),
+            outbox_bytes_max=self._settings.outbox_bytes_max,
+            now=joined_at,
+            session=session,
         )
+        renewal = Renewal(parts, connection, credentials)
         writer = asyncio.create_task(connection.run(room.catch_up))
         code = 1006
         room.join(connection)
-        log.info("connection_opened", extra={"room": room.name, "connection": connection.id})
+        address = scope["client"][0] if scope.get("client") else None
+        parts.sessions.enter(connection, room, address=address)
+        log.info("connection_opened", extra={"room": room.name, "connection": connection.id, "user": session.user})
         try:
             code = await _read(room, connection, receive)
         finally:
+            parts.sessions.leave(connection)
+            renewal.close()
             room.leave(connection, properly=code in GOODBYE_CODES or connection.closing is not None)
             if connection.closing is None:
                 writer.cancel()
             with contextlib.suppress(asyncio.CancelledError):
                 await writer
+            code = connection.closing[0] if connection.closing else code
             log.info(
                 "connection_closed",
                 extra={
                     "room": room.name,
                     "connection": connection.id,
-                    "code": connection.closing[0] if connection.closing else code,
+                    "code": code,
                     "after_s": round(loop.time() - joined_at, 3),
                 },
             )
+        return code
+
+
+class Renewal:
+    """Judges the fresh tokens that a client shows on its connection, one at a time; a later one replaces one that waits."""
+
+    def __init__(self, parts: Parts, connection: Connection, credentials: Credentials) -> None:
+        self._parts = parts
+        self._connection = connection
+        self._credentials = credentials
+        self._next: str | None = None
+        self._task: asyncio.Task[None] | None = None
+        connection.session.show_token = self.show
+
+    def show(self, token: str) -> None:
+        """A client shows a token. On a server that is open to all, that means nothing."""
+        if not self._parts.access.is_open:
+            self._next = token
+            if self._task is None or self._task.done():
+                self._task = asyncio.create_task(self._run())
+
+    def close(self) -> None:
+        """The client is gone."""
+        if self._task is not None:
+            self._task.cancel()
+
+    async def _run(self) -> None:
+        while (token := self._next) is not None:
+            self._next = None
+            try:
+                grant = await self._parts.access.judge(replace(self._credentials, token=token))
+                self._parts.sessions.renew(self._connection, grant)
+            except SyncError as error:
+                # What it has goes on being good for as long as it is.
+                log.info("token_refused", extra={"connection": self._connection.id, "error": str(error)})
+                self._connection.notify(encode_denied(error.reason))
+
+
+def _client(scope: Scope, credentials: Credentials) -> Hashable:
+    """What tells clients apart that come again and again."""
+    address = scope["client"][0] if scope.get("client") else ""
+    shown = f"{credentials.token}\n{credentials.headers.get('cookie')}\n{credentials.headers.get('user-agent')}"
+    return address, credentials.room, hashlib.sha256(shown.encode(errors="replace")).digest()
 
 
 async def _read(room: Room, connection: Connection, receive: Receive) -> int:
@@ -130,6 +231,8 @@ async def _refuse(scope: Scope, send: Send, error: SyncError) -> None:
         await send({"type": "websocket.close", "code": error.close_code, "reason": error.reason})
         return
     headers = [(b"content-type", b"text/plain; charset=utf-8")]
+    if error.status == Unauthorized.status:
+        headers.append((b"www-authenticate", b"Bearer"))
     if error.retry_after_s is not None:
         headers.append((b"retry-after", str(error.retry_after_s).encode()))
     await send({"type": "websocket.http.response.start", "status": error.status, "headers": headers})

@@ -137,10 +137,14 @@ class RawClient:
 
     async def read_response(self) -> tuple[int, bytes]:
         """Read one HTTP response: its status and its body."""
-        head = (await self._reader.readuntil(b"\r\n\r\n")).decode("latin-1")
+        head = await self.read_head()
         status = int(head.split(" ", 2)[1])
         body = b"" if status == 101 else await self._reader.read(1 << 16)
         return status, body
+
+    async def read_head(self) -> str:
+        """Read the head of one HTTP response, the empty line included."""
+        return (await self._reader.readuntil(b"\r\n\r\n")).decode("latin-1")
 
     def abort(self) -> None:
         """Drop the connection without a close frame."""

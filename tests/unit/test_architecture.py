@@ -16,11 +16,16 @@ ROWS: tuple[frozenset[str], ...] = (
     frozenset({"update", "standins", "nodes", "bus.redis_link"}),
     frozenset({"waiting", "tree", "bus.redis_notes", "bus.redis_state"}),
     frozenset({"document", "protocol", "awareness", "bus.redis_asker", "bus.redis_sender", "bus.redis_subscriber"}),
-    frozenset({"connection", "journal", "bus.redis_server"}),
-    frozenset({"room", "bus.redis"}),
-    frozenset({"checkpoints", "follow"}),
+    frozenset({"session", "revocations", "journal", "bus.redis_server"}),
+    frozenset({"connection", "bus.redis"}),
+    frozenset({"room"}),
+    frozenset({"checkpoints", "follow", "sessions"}),
     frozenset({"rooms"}),
-    frozenset({"gateway.sync", "gateway.ops"}),
+    frozenset({"gateway.access", "gateway.cooldown", "gateway.ops", "gateway.problems"}),
+    frozenset({"gateway.parts"}),
+    frozenset({"gateway.sync", "gateway.api"}),
+    frozenset({"gateway.openapi"}),
+    frozenset({"gateway.routing"}),
     frozenset({"gateway.app"}),
     frozenset({"transport", "store_copy"}),
     frozenset({"serve", "store_reports"}),
@@ -32,7 +37,9 @@ DOORS = frozenset({"__init__", "__main__", "gateway.__init__"})
 
 HOMES = {
     "pycrdt": {"crdt_sync.document"},
-    "starlette": {"crdt_sync.gateway.app", "crdt_sync.gateway.ops", "crdt_sync.gateway.sync"},
+    "starlette": {
+        f"crdt_sync.gateway.{name}" for name in ("access", "api", "app", "ops", "problems", "routing", "sync")
+    },
     "uvicorn": {"crdt_sync.serve", "crdt_sync.transport"},
     "redis": {"crdt_sync.bus.redis_link"},
     "rich": {"crdt_sync.store_reports"},

@@ -1,0 +1,340 @@
+"""The HTTP API below `/api/v1`: which requests there are, and what each does.
+
+A room is one segment of a path, percent-encoded (`a/b` is `a%2Fb`). Whoever asks needs a grant for the room, as for a
+connection to it. What isn't about a single room needs one for `*`.
+"""
+
+import asyncio
+import json
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Any, TypeAlias
+
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import JSONResponse, Response
+
+from auth import Grant, Right
+from persistence import Revocation, RevocationKind, StoreError
+
+from ..errors import DocumentGone, Forbidden, MessageTooBig, StoreBehind
+from ..room import Room
+from ..sessions import Stay
+from ..settings import Settings
+from .access import require
+from .parts import Parts
+from .problems import Problem
+
+PAGE = 100
+PAGE_MAX = 1000
+# How long an answer waits for an update to be stored.
+STORE_TIMEOUT_S = 10.0
+# A room that is opened to see who is there hears of other nodes' clients within this time.
+PRESENCE_S = 0.3
+# So long after its deletion, no node has a document open any more, whatever messages were lost.
+FORGET_AFTER_S = 60.0
+SMALL_BODY_BYTES_MAX = 64 << 10
+KINDS: dict[str, RevocationKind] = {"user": "user", "token": "token", "room": "room"}
+UPDATE = "application/octet-stream"
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """One request, and who makes it."""
+
+    request: Request
+    parts: Parts
+    settings: Settings
+    grant: Grant
+    values: dict[str, str]
+    """What stands in the path for `{room}` and the like."""
+
+    @property
+    def room(self) -> str:
+        """The room that it is about."""
+        return self.values["room"]
+
+    async def body(self, bytes_max: int) -> bytes:
+        """The request's body.
+
+        Raises:
+            MessageTooBig: It is larger.
+        """
+        parts = bytearray()
+        try:
+            async for part in self.request.stream():
+                parts += part
+                if len(parts) > bytes_max:
+                    raise MessageTooBig(f"a body of more than {bytes_max} bytes")
+        except ClientDisconnect as error:
+            raise Problem(400, "request cut short") from error
+        return bytes(parts)
+
+
+Handler: TypeAlias = Callable[[Call], Awaitable[Response]]
+
+
+@dataclass(frozen=True, slots=True)
+class Operation:
+    """One thing that can be asked for."""
+
+    method: str
+    path: str
+    """Below `/api/v1`, with `{room}` and the like for one segment each."""
+    right: Right
+    """What is needed: in the room, if the path has one, else in `*`."""
+    handler: Handler
+    any_room: bool = False
+    """Whether it is for everyone, and shows to each what he has a right to."""
+
+    @property
+    def summary(self) -> str:
+        """What it does, in a line."""
+        return (self.handler.__doc__ or "").strip().splitlines()[0]
+
+
+async def list_rooms(call: Call) -> Response:
+    """List the documents that the caller may read, by name.
+
+    `?prefix=`, `?after=` (a name) and `?limit=` (100, at most 1000) select; `next` is what to give as `after`.
+    """
+    limit = _number(call.request, "limit", PAGE, PAGE_MAX)
+    query = call.request.query_params
+    prefix, after = query.get("prefix", ""), query.get("after", "")
+    found = []
+    for document in await call.parts.store.documents():
+        if document.name > after and document.name.startswith(prefix) and call.grant.right(document.name):
+            found.append(_summary(call, document.name, document.head_seq))
+            if len(found) > limit:
+                break
+    more = len(found) > limit
+    return JSONResponse({"rooms": found[:limit], "next": found[limit - 1]["name"] if more else None})
+
+
+async def show_room(call: Call) -> Response:
+    """Tell what is known of a document."""
+    return JSONResponse(_summary(call, call.room, await _head(call)))
+
+
+async def get_document(call: Call) -> Response:
+    """Get a document's content, as one Yjs update (v1)."""
+    if call.request.query_params.get("format", "update") != "update":
+        raise Problem(400, "unknown format", "format=update is what there is")
+    await _head(call)
+    async with call.parts.rooms.hold(call.room) as room:
+        return Response(room.content(), media_type=UPDATE)
+
+
+async def apply_update(call: Call) -> Response:
+    """Apply a Yjs update (v1), the body of the request, as a client would; answers when it is stored."""
+    update = await call.body(call.settings.message_bytes_max)
+    async with call.parts.rooms.hold(call.room) as room:
+        outcome = room.accept(update, sender=None, user=call.grant.user)
+        await _stored(room)
+        return JSONResponse({"outcome": outcome.name.lower()})
+
+
+async def delete_room(call: Call) -> Response:
+    """Delete a document. Its clients are closed (4404), and its name stays taken until it is forgotten."""
+    try:
+        deleted = await call.parts.rooms.delete(call.room)
+    except TimeoutError as error:
+        raise StoreBehind("what was accepted can't be stored, so it can't be deleted") from error
+    if not deleted:
+        raise Problem(404, "no such document")
+    return Response(status_code=204)
+
+
+async def list_deleted(call: Call) -> Response:
+    """List deleted documents."""
+    found = await call.parts.store.documents(deleted=True)
+    return JSONResponse({"rooms": [{"name": one.name, "deleted_at": _moment(one.deleted_at)} for one in found]})
+
+
+async def undelete_room(call: Call) -> Response:
+    """Bring a deleted document back as it was."""
+    if not await call.parts.store.undelete(call.room):
+        raise Problem(404, "no such deleted document")
+    return Response(status_code=204)
+
+
+async def forget_room(call: Call) -> Response:
+    """Forget a deleted document for good, and allow its name again: a client with an old copy may bring that back."""
+    deleted = {one.name: one.deleted_at for one in await call.parts.store.documents(deleted=True)}
+    deleted_at = deleted.get(call.room)
+    if deleted_at is None:
+        raise Problem(404, "no such deleted document")
+    wait_s = FORGET_AFTER_S - (datetime.now(UTC) - deleted_at).total_seconds()
+    if call.parts.store.shared and wait_s > 0:
+        raise Problem(
+            409, "deleted just now", "other nodes may still have it open", headers={"retry-after": str(int(wait_s) + 1)}
+        )
+    await call.parts.store.purge(call.room)
+    return Response(status_code=204)
+
+
+async def show_presence(call: Call) -> Response:
+    """Tell who is in a room, on any node: the awareness state of each client."""
+    rooms = call.parts.rooms
+    opened = call.room not in rooms
+    await _head(call)
+    async with rooms.hold(call.room) as room:
+        if opened and rooms.nodes is not None:
+            await asyncio.sleep(PRESENCE_S)
+        states = room.who_is_there()
+    return JSONResponse(
+        {"clients": [{"client": one.client, "clock": one.clock, "state": json.loads(one.state)} for one in states]}
+    )
+
+
+async def list_room_connections(call: Call) -> Response:
+    """List the connections of a room to this node."""
+    return JSONResponse({"connections": [_stay(one) for one in call.parts.sessions if one.room.name == call.room]})
+
+
+async def list_connections(call: Call) -> Response:
+    """List all connections to this node."""
+    return JSONResponse({"connections": [_stay(one) for one in call.parts.sessions]})
+
+
+async def close_connection(call: Call) -> Response:
+    """Close a connection to this node, with 4403, or `?code=1012` for a client that may come back."""
+    codes = {"4403": "closed by an admin", "1012": "server restarting"}
+    code = call.request.query_params.get("code", "4403")
+    if code not in codes:
+        raise Problem(400, "unknown code", f"code is one of {', '.join(codes)}")
+    for stay in call.parts.sessions:
+        if str(stay.connection.id) == call.values["connection"]:
+            stay.connection.close(int(code), codes[code])
+            return Response(status_code=204)
+    raise Problem(404, "no such connection", "connections are those of this node")
+
+
+async def list_revocations(call: Call) -> Response:
+    """List what is revoked."""
+    return JSONResponse({"revocations": [_revocation(one) for one in call.parts.revocations]})
+
+
+async def revoke(call: Call) -> Response:
+    """Revoke what was issued to a user (`{"user": …}`), one token (`{"token": jti}`) or what was granted for a room.
+
+    On every node within a second. It is remembered until all tokens concerned have expired, or until `until`.
+    """
+    try:
+        wanted = json.loads(await call.body(SMALL_BODY_BYTES_MAX))
+        kinds = KINDS.keys() & wanted.keys()
+        if len(kinds) != 1 or wanted.keys() - kinds - {"until"}:
+            raise ValueError('the body is {"user"|"token"|"room": …, "until": …}, the latter if you like')
+        (kind,) = kinds
+        now = datetime.now(UTC)
+        until = now + timedelta(seconds=call.settings.jwt_lifetime_max_s + call.settings.jwt_leeway_s)
+        if "until" in wanted:
+            until = datetime.fromisoformat(wanted["until"])
+        revocation = Revocation(KINDS[kind], wanted[kind], revoked_at=now, until=until)
+    except (ValueError, AttributeError, TypeError) as error:
+        raise Problem(400, "malformed request", str(error)) from error
+    try:
+        await call.parts.revocations.revoke(revocation)
+    except StoreError as error:
+        raise Problem(503, "not remembered", "it holds on running nodes, but isn't stored: do it again") from error
+    return JSONResponse(_revocation(revocation), status_code=201)
+
+
+async def unrevoke(call: Call) -> Response:
+    """Take a revocation back."""
+    kind = KINDS.get(call.values["kind"])
+    if kind is None or not await call.parts.revocations.unrevoke(kind, call.values["value"]):
+        raise Problem(404, "no such revocation")
+    return Response(status_code=204)
+
+
+OPERATIONS: tuple[Operation, ...] = (
+    Operation("GET", "/rooms", Right.READ, list_rooms, any_room=True),
+    Operation("GET", "/rooms/{room}", Right.READ, show_room),
+    Operation("DELETE", "/rooms/{room}", Right.ADMIN, delete_room),
+    Operation("GET", "/rooms/{room}/document", Right.READ, get_document),
+    Operation("POST", "/rooms/{room}/updates", Right.WRITE, apply_update),
+    Operation("GET", "/rooms/{room}/presence", Right.READ, show_presence),
+    Operation("GET", "/rooms/{room}/connections", Right.ADMIN, list_room_connections),
+    Operation("GET", "/deleted", Right.ADMIN, list_deleted),
+    Operation("POST", "/deleted/{room}/undelete", Right.ADMIN, undelete_room),
+    Operation("DELETE", "/deleted/{room}", Right.ADMIN, forget_room),
+    Operation("GET", "/connections", Right.ADMIN, list_connections),
+    Operation("DELETE", "/connections/{connection}", Right.ADMIN, close_connection),
+    Operation("GET", "/revocations", Right.ADMIN, list_revocations),
+    Operation("POST", "/revocations", Right.ADMIN, revoke),
+    Operation("DELETE", "/revocations/{kind}/{value}", Right.ADMIN, unrevoke),
+)
+
+
+def authorize(operation: Operation, grant: Grant, values: dict[str, str]) -> None:
+    """Check that a grant allows an operation.
+
+    Raises:
+        Forbidden: It doesn't.
+    """
+    if operation.any_room:
+        return
+    if "room" in values:
+        require(grant, values["room"], operation.right)
+    elif (grant.rooms.get("*") or 0) < operation.right:
+        raise Forbidden(f"{operation.right.name.lower()} in '*' is not granted")
+
+
+def _summary(call: Call, name: str, seq: int) -> dict[str, Any]:
+    here = [one for one in call.parts.sessions if one.room.name == name]
+    return {"name": name, "seq": seq, "open": name in call.parts.rooms, "connections": len(here)}
+
+
+async def _head(call: Call) -> int:
+    """Seq of the room's last stored update; 0 for one that is open and has nothing stored.
+
+    Raises:
+        Problem: There is no such document.
+        DocumentGone: It was deleted.
+    """
+    head_seq = (await call.parts.store.heads([call.room])).get(call.room, 0)
+    if head_seq is None:
+        raise DocumentGone(f"{call.room!r} was deleted")
+    if head_seq == 0 and call.room not in call.parts.rooms:
+        raise Problem(404, "no such document")
+    return head_seq
+
+
+async def _stored(room: Room) -> None:
+    done = asyncio.Event()
+    room.when_stored(done.set)
+    try:
+        async with asyncio.timeout(STORE_TIMEOUT_S):
+            await done.wait()
+    except TimeoutError as error:
+        raise StoreBehind(f"not stored after {STORE_TIMEOUT_S:g} s; it was accepted, and will be") from error
+
+
+def _stay(stay: Stay) -> dict[str, Any]:
+    connection = stay.connection
+    return {
+        "id": connection.id,
+        "room": stay.room.name,
+        "user": connection.session.user,
+        "address": stay.address,
+        "since": _moment(datetime.fromtimestamp(stay.since, UTC)),
+        "may_write": connection.session.may_write,
+        "outbox_bytes": connection.outbox_bytes,
+        "refused_updates": connection.session.refused_updates,
+    }
+
+
+def _revocation(one: Revocation) -> dict[str, str | None]:
+    return {one.kind: one.value, "revoked_at": _moment(one.revoked_at), "until": _moment(one.until)}
+
+
+def _moment(at: datetime | None) -> str | None:
+    return at.isoformat().replace("+00:00", "Z") if at is not None else None
+
+
+def _number(request: Request, name: str, default: int, most: int) -> int:
+    text = request.query_params.get(name, str(default))
+    if not text.isdecimal() or not 1 <= int(text) <= most:
+        raise Problem(400, "malformed request", f"{name} is a number from 1 to {most}")
+    return int(text)

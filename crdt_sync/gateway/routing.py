@@ -1,0 +1,84 @@
+"""Which operation of the API a request asks for, and its answer, errors included."""
+
+import logging
+from urllib.parse import unquote_to_bytes
+
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+
+from persistence import StoreError
+
+from ..errors import SyncError
+from ..settings import Settings
+from .access import read_credentials
+from .api import OPERATIONS, Call, Operation, authorize
+from .openapi import document
+from .parts import Parts
+from .problems import Problem, problem_of
+from .sync import check_room_name
+
+log = logging.getLogger("crdt_sync.api")
+
+BASE = b"/api/v1/"
+
+
+class ApiEndpoint:
+    """Answers everything below `/api/`."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+
+    async def answer(self, request: Request) -> Response:
+        """Answer a request; every error is an answer too."""
+        try:
+            return await self._answer(request)
+        except Problem as problem:
+            return problem.response()
+        except SyncError as error:
+            log.info("request_refused", extra={"status": error.status, "error": str(error)})
+            return problem_of(error).response()
+        except StoreError as error:
+            log.error("request_failed", extra={"error": str(error)})
+            return Problem(503, "store unavailable", headers={"retry-after": "5"}).response()
+        except Exception:
+            log.exception("request_failed")
+            return Problem(500, "internal error").response()
+
+    async def _answer(self, request: Request) -> Response:
+        segments = _segments(request)
+        if segments == ["openapi.json"] and request.method in ("GET", "HEAD"):
+            return JSONResponse(document())
+        operation, values = _find(request.method, segments)
+        parts: Parts = request.app.state.parts
+        # Before the grant, so that a verifier never gets a name that can't be one.
+        room = check_room_name(values["room"]) if "room" in values else None
+        grant = await parts.access.admit(request.scope, read_credentials(request.scope, room))
+        authorize(operation, grant, values)
+        return await operation.handler(Call(request, parts, self._settings, grant, values))
+
+
+def _segments(request: Request) -> list[str]:
+    path: bytes = request.scope["raw_path"]
+    start = path.find(BASE)
+    if start < 0:
+        raise Problem(404, "no such resource", "the API is below /api/v1/; /api/v1/openapi.json describes it")
+    try:
+        return [unquote_to_bytes(part).decode() for part in path[start + len(BASE) :].split(b"/")]
+    except UnicodeDecodeError as error:
+        raise Problem(400, "malformed request", "paths are UTF-8") from error
+
+
+def _find(method: str, segments: list[str]) -> tuple[Operation, dict[str, str]]:
+    allowed = set()
+    for operation in OPERATIONS:
+        pattern = operation.path[1:].split("/")
+        if len(pattern) != len(segments):
+            continue
+        pairs = list(zip(pattern, segments, strict=True))
+        if all(part == segment or (part.startswith("{") and segment) for part, segment in pairs):
+            if operation.method == ("GET" if method == "HEAD" else method):
+                return operation, {part[1:-1]: segment for part, segment in pairs if part.startswith("{")}
+            allowed.add(operation.method)
+    if allowed:
+        raise Problem(405, "method not allowed", headers={"allow": ", ".join(sorted(allowed))})
+    raise Problem(404, "no such resource", "/api/v1/openapi.json describes what there is")
