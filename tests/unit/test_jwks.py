@@ -125,6 +125,14 @@ async def test_keys_that_do_not_change_serve_beside_published_ones() -> None:
         assert await user(verifier, signed(RSA_KEY, "RS256", kid="r")) == "ann"
 
 
+async def test_a_key_is_not_found_for_another_algorithm() -> None:
+    async with JwksServer(jwk(RSA_KEY, "r")) as server:
+        jwks = Jwks(WebSource(server.url))
+
+        assert [key.kid for key in await jwks.find("RS256", "r")] == ["r"]
+        assert await jwks.find("ES256", "r") == ()
+
+
 @pytest.mark.parametrize(
     "entry",
     [
@@ -155,7 +163,8 @@ async def test_keys_that_do_not_change_serve_beside_published_ones() -> None:
         {"kid": "x"},
         {},
     ],
-    ids=lambda entry: f"{entry!r:.40}",
+    # Without what is random: all workers have to call a test the same.
+    ids=lambda entry: " ".join(f"{name}={value!r:.8}" for name, value in entry.items() if name not in ("n", "x", "y")),
 )
 def test_a_key_that_is_not_for_this_is_skipped_and_the_others_serve(entry: dict[str, Any]) -> None:
     keys, skipped = keys_in(entry, jwk(EC_KEY, "good"))
@@ -268,7 +277,7 @@ async def test_an_open_set_is_fetched_at_once_and_again_from_time_to_time() -> N
 async def test_a_closed_set_fetches_nothing_more() -> None:
     async with JwksServer() as server:
         server.misbehave(silent)
-        jwks = Jwks(WebSource(server.url))
+        jwks = Jwks(WebSource(server.url), again_s=0.0)
         async with opened(jwks):
             await server.asked.wait()
 
@@ -278,20 +287,42 @@ async def test_a_closed_set_fetches_nothing_more() -> None:
         assert {task.get_name() for task in asyncio.all_tasks()}.isdisjoint({"jwks", "jwks-fetch"})
 
 
+@pytest.fixture
+def certificate(tmp_path: Path) -> Path:
+    """A certificate for loopback, with its key."""
+    file = tmp_path / "certificate.pem"
+    file.write_text(private_pem(RSA_KEY) + self_signed(RSA_KEY, "127.0.0.1"))
+    return file
+
+
+@pytest.fixture
+def tls(certificate: Path) -> ssl.SSLContext:
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    context.load_cert_chain(certificate)
+    return context
+
+
 async def test_a_set_is_fetched_from_https_whose_certificate_is_trusted(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    certificate: Path, tls: ssl.SSLContext, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    certificate, key = tmp_path / "cert.pem", tmp_path / "key.pem"
-    certificate.write_text(self_signed(RSA_KEY, "127.0.0.1"))
-    key.write_text(private_pem(RSA_KEY))
-    tls = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
-    tls.load_cert_chain(certificate, key)
     async with JwksServer(jwk(RSA_KEY, "r"), tls=tls) as server:
         with pytest.raises(FetchFailed):
             await WebSource(server.url).read()
         monkeypatch.setenv("SSL_CERT_FILE", str(certificate))
 
         assert await user(using(server), signed(RSA_KEY, "RS256", kid="r")) == "ann"
+
+
+async def test_a_redirect_does_not_lead_from_https_to_http(
+    certificate: Path, tls: ssl.SSLContext, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SSL_CERT_FILE", str(certificate))
+    async with JwksServer(jwk(RSA_KEY, "r")) as plain, JwksServer(tls=tls) as server:
+        server.misbehave(answer(b"", status="302 Found", Location=plain.url))
+
+        with pytest.raises(FetchFailed, match="redirects"):
+            await WebSource(server.url).read()
+        assert plain.requests == []
 
 
 # When fetching fails
@@ -316,6 +347,25 @@ FAILURES: dict[str, Answer] = {
     "redirect to itself": answer(b"", status="302 Found", Location="/jwks.json"),
     "redirect to nonsense": answer(b"", status="302 Found", Location="http://[/"),
 }
+
+
+@pytest.mark.parametrize(
+    ("failure", "why"),
+    [
+        ("500", "the answer is 500"),
+        ("too large", "it has more than 262144 bytes"),
+        ("compressed", "the answer is compressed"),
+        ("redirect to http elsewhere", "it redirects to where keys may not come from"),
+        ("redirect to https", "it redirects to where keys may not come from"),
+        ("redirect to itself", "it redirects too often"),
+    ],
+)
+async def test_a_failure_says_why(failure: str, why: str) -> None:
+    async with JwksServer() as server:
+        server.misbehave(FAILURES[failure])
+
+        with pytest.raises(FetchFailed, match=why):
+            await WebSource(server.url).read()
 
 
 @pytest.mark.parametrize("failure", FAILURES)

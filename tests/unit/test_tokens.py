@@ -23,7 +23,7 @@ from auth import (
     make_verifier,
 )
 from auth.claims import Rules, read_grant
-from auth.keys import TOKEN_BYTES_MAX, public_key, secret_key
+from auth.keys import TOKEN_BYTES_MAX, Key, public_key, secret_key, verified_payload
 from tests.support.tokens import (
     CLAIMS,
     EC_KEY,
@@ -149,6 +149,14 @@ async def test_a_token_signed_with_the_secret_is_none_of_a_key() -> None:
         await judged(hs256(header={"alg": "RS256"}), verifier(RSA_PEM))
 
 
+def test_a_key_verifies_its_own_algorithm_whatever_the_token_says() -> None:
+    secret = SECRET.encode()
+
+    assert verified_payload(hs256(b"{}"), Key("HS256", secret)) == b"{}"
+    assert verified_payload(hs256(b"{}"), Key("RS256", secret)) is None
+    assert verified_payload(hs256(b"{}", header={"alg": "RS256"}), Key("HS256", secret)) is None
+
+
 async def test_another_key_is_refused() -> None:
     with pytest.raises(CredentialInvalid):
         await judged(hs256(key=SECRET + "x"))
@@ -255,6 +263,8 @@ async def test_there_is_one_way_to_write_a_token(change: Any) -> None:
         b'{"sub":' * 1_000,
         b'{"sub":"ann","exp":' + b"9" * 5_000 + b"}",
         b'{"sub":"ann","exp":NaN}',
+        b'{"sub":"ann","exp":%d,"other":NaN}' % (NOW + 9),
+        b'{"sub":"ann","exp":%d,"other":-Infinity}' % (NOW + 9),
         b'{"sub":"ann","exp":Infinity}',
         b'{"sub":"ann","exp":1e999}',
         b'{"sub":"ann","exp":-1e999}',
