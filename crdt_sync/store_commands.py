@@ -22,7 +22,7 @@ from . import logs
 from .document import Document, State, digest
 from .errors import DocumentBroken, ProtocolError
 from .settings import Settings
-from .store_copy import Copied, copy_document
+from .store_copy import Copied, copy_document, copy_refusals
 from .store_reports import copy_json, copy_progress, copy_summary, counted, print_stats, printable, stats_json
 from .stores import make_store
 
@@ -90,7 +90,7 @@ async def _read_stats(store: Store) -> tuple[list[DocumentStats], int]:
 
 
 def copy(*, source_url: str, target_url: str, overwrite: bool, as_json: bool) -> int:
-    """Copy all documents of one store to another.
+    """Copy all documents of one store to another, with what was deleted, quarantined and revoked.
 
     Returns:
         1 if documents were left alone because they differ, or couldn't be copied because they are damaged.
@@ -150,6 +150,8 @@ def _place(url: str) -> str:
 async def _copy(source: Store, target: Store, *, overwrite: bool, done: Copied) -> None:
     # The source first: who mistypes its URL must not find the target created.
     async with _opened(source), _opened(target):
+        # First: whoever uses a copy that was interrupted lets nothing back by that.
+        await copy_refusals(source, target, now=datetime.now(UTC), done=done)
         documents = await source.stats()
         with copy_progress(documents) as advance:
             for one in documents:

@@ -60,6 +60,7 @@ def totals_of(every: Sequence[DocumentStats], disk_bytes: int) -> dict[str, Any]
     moments = [one.oldest_unfolded_at for one in every if one.oldest_unfolded_at is not None]
     return {
         "documents": len(every),
+        "deleted": sum(one.deleted_at is not None for one in every),
         "rows": sum(one.rows for one in every),
         "log_bytes": sum(one.log_bytes for one in every),
         "snapshot_bytes": sum(one.snapshot_bytes for one in every),
@@ -104,12 +105,18 @@ def copy_summary(done: Copied, elapsed_s: float) -> str:
     lines = [
         f"copied         {counted(done.documents, 'document')}: {counted(done.rows, 'update')} and all snapshots, "
         f"{decimal(done.payload_bytes)}, read back and compared, in {elapsed_s:.1f} s",
-        f"already there  {counted(done.already_there, 'document')}",
     ]
+    if done.deleted:
+        lines.append(f"deleted        {done.deleted:,} of these, there as here")
+    lines.append(f"already there  {counted(done.already_there, 'document')}")
     if done.conflicts:
         lines.append(f"conflicts      {counted(len(done.conflicts), 'document')}, left alone")
     if done.failed:
         lines.append(f"failed         {counted(len(done.failed), 'document')}")
+    if done.quarantined:
+        lines.append(f"quarantined    {counted(done.quarantined, 'update')}")
+    if done.revocations:
+        lines.append(f"revocations    {done.revocations:,}")
     return "\n".join(lines)
 
 
@@ -120,11 +127,14 @@ def copy_json(done: Copied, elapsed_s: float, *, source: str, target: str) -> st
             "from": source,
             "to": target,
             "copied": done.documents,
+            "deleted": done.deleted,
             "already_there": done.already_there,
             "conflicts": done.conflicts,
             "failed": done.failed,
             "rows": done.rows,
             "bytes": done.payload_bytes,
+            "quarantined": done.quarantined,
+            "revocations": done.revocations,
             "seconds": round(elapsed_s, 3),
         }
     )
@@ -152,6 +162,9 @@ def _table(documents: Sequence[DocumentStats], now: datetime) -> Table:
     table.add_column("document", overflow="fold", max_width=_NAME_COLUMNS_MAX)
     for header in ("seq", "rows", "log", "folded to", "snapshot", "unfolded for"):
         table.add_column(header, justify="right", no_wrap=True)
+    some_deleted = any(one.deleted_at for one in documents)
+    if some_deleted:
+        table.add_column("deleted for", justify="right", no_wrap=True)
     for one in documents:
         table.add_row(
             Text(printable(one.document)),
@@ -161,6 +174,7 @@ def _table(documents: Sequence[DocumentStats], now: datetime) -> Table:
             f"{one.snapshot_seq:,}" if one.snapshot_seq else "-",
             decimal(one.snapshot_bytes) if one.snapshot_seq else "-",
             age(one.oldest_unfolded_at, now) if one.oldest_unfolded_at else "-",
+            *([age(one.deleted_at, now) if one.deleted_at else "-"] if some_deleted else []),
         )
     return table
 
@@ -168,6 +182,8 @@ def _table(documents: Sequence[DocumentStats], now: datetime) -> Table:
 def _totals_lines(totals: dict[str, Any], now: datetime) -> Iterator[tuple[str, str]]:
     oldest = totals["oldest_unfolded_at"]
     yield "documents", f"{totals['documents']:,}"
+    if totals["deleted"]:
+        yield "deleted", f"{totals['deleted']:,} of these"
     yield "logs", f"{counted(totals['rows'], 'row')}, {decimal(totals['log_bytes'])}"
     yield "snapshots", decimal(totals["snapshot_bytes"])
     yield "on disk", decimal(totals["disk_bytes"])

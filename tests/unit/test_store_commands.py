@@ -24,7 +24,17 @@ import pytest
 from crdt_sync import cli
 from crdt_sync.document import Document
 from crdt_sync.store_reports import age, printable
-from persistence import Entry, Export, Row, Snapshot, Store, StoreUnavailable, open_store
+from persistence import (
+    Entry,
+    Export,
+    Quarantined,
+    Revocation,
+    Row,
+    Snapshot,
+    Store,
+    StoreUnavailable,
+    open_store,
+)
 from persistence.memory import MemoryStore
 from persistence.sqlite import SqliteStore
 from tests.support.clients import NodeClients
@@ -120,7 +130,8 @@ def fill(url: str, *exports: Export) -> None:
 
 def content(url: str) -> list[Export | None]:
     async def read(store: Store) -> list[Export | None]:
-        return [await store.export(head.name) for head in await store.documents()]
+        heads = sorted([*await store.documents(), *await store.documents(deleted=True)])
+        return [await store.export(head.name, deleted=True) for head in heads]
 
     return with_store(url, read)
 
@@ -266,6 +277,23 @@ def test_stats_in_json_have_everything(run: Run, url: str) -> None:
     assert found["store"].startswith(("SQLite database", "PostgreSQL database"))
 
 
+def test_stats_say_what_is_deleted(run: Run, url: str) -> None:
+    fill(url, FOLDED, replace(TRIP, deleted_at=NOW))
+
+    table = run("store", "stats", "--database", url)
+    found = json.loads(run("store", "stats", "--database", url, "--json").out)
+
+    header, deleted, kept = (line.rstrip() for line in table.out.splitlines()[:3])
+    assert header.endswith("deleted for")
+    assert deleted.split()[0] == "trip-1"
+    assert deleted.endswith(age(NOW, datetime.now(UTC)))
+    assert kept.split()[0] == "folded"
+    assert kept.endswith("-")
+    assert re.search(r"documents +2 *\n +deleted +1 of these *\n", table.out)
+    assert [one["deleted_at"] for one in found["documents"]] == [None, "2026-05-04T03:02:01.123456+00:00"]
+    assert (found["totals"]["documents"], found["totals"]["deleted"]) == (2, 1)
+
+
 def test_stats_of_one_document(run: Run, sqlite_url: str) -> None:
     fill(sqlite_url, *TRIPS)
 
@@ -406,6 +434,71 @@ def test_copy_leaves_documents_alone_that_differ_unless_told_otherwise(run: Run,
     assert before == [FOLDED, edited, ZURICH]
     assert (bold.code, bold.err) == (0, "")
     assert content(url) == list(TRIPS)
+
+
+def test_copy_keeps_deleted_documents_deleted_and_says_how_many(
+    run: Run, sqlite_url: str, postgres_url: str, tmp_path: Path
+) -> None:
+    trips = [FOLDED, replace(TRIP, deleted_at=NOW), replace(ZURICH, deleted_at=NOW + timedelta(microseconds=1))]
+    fill(sqlite_url, *trips)
+
+    there = run("store", "copy", sqlite_url, postgres_url)
+    back = json.loads(run("store", "copy", postgres_url, f"sqlite:///{tmp_path}/back.db", "--json").out)
+    again = json.loads(run("store", "copy", sqlite_url, postgres_url, "--json").out)
+
+    assert (there.code, there.err) == (0, "")
+    assert "copied         3 documents: 5 updates" in there.out
+    assert "deleted        2 of these, there as here\n" in there.out
+    assert (back["copied"], back["deleted"]) == (3, 2)
+    assert (again["copied"], again["deleted"], again["already_there"]) == (0, 0, 3)
+    assert content(postgres_url) == content(f"sqlite:///{tmp_path}/back.db") == trips
+
+
+@pytest.mark.parametrize(("here", "there"), [(None, NOW), (NOW, None), (NOW, NOW + timedelta(days=1))])
+def test_document_that_is_deleted_in_one_store_only_is_a_conflict(
+    run: Run, url: str, tmp_path: Path, here: datetime | None, there: datetime | None
+) -> None:
+    source_url = f"sqlite:///{tmp_path}/source.db"
+    fill(source_url, replace(TRIP, deleted_at=here))
+    fill(url, replace(TRIP, deleted_at=there))
+
+    careful = run("store", "copy", source_url, url)
+    before = content(url)
+    bold = run("store", "copy", source_url, url, "--overwrite")
+
+    assert careful.code == 1
+    assert "conflicts      1 document, left alone" in careful.out
+    assert before == [replace(TRIP, deleted_at=there)]
+    assert (bold.code, bold.err) == (0, "")
+    assert content(url) == [replace(TRIP, deleted_at=here)]
+
+
+def test_copy_takes_along_what_must_not_come_back(run: Run, sqlite_url: str, url: str, tmp_path: Path) -> None:
+    source_url = f"sqlite:///{tmp_path}/source.db"
+    now = datetime.now(UTC)
+    ann = Revocation("user", "ann", revoked_at=now, until=now + timedelta(days=1))
+    expired = Revocation("token", "t-1", revoked_at=NOW, until=NOW)
+    quarantined = [Quarantined("not there yet", b"\0digest", NOW), Quarantined("trip-1", b"digest", NOW)]
+
+    async def refuse(store: Store) -> None:
+        await store.revoke(ann)
+        await store.revoke(expired)
+        for one in quarantined:
+            await store.quarantine(one.document, one.digest, at=one.at)
+
+    async def refused(store: Store) -> tuple[list[Quarantined], list[Revocation]]:
+        return await store.quarantined(), await store.revocations(now=NOW - timedelta(days=1))
+
+    fill(source_url, TRIP)
+    with_store(source_url, refuse)
+
+    first = run("store", "copy", source_url, url)
+    second = json.loads(run("store", "copy", source_url, url, "--json").out)
+
+    assert (first.code, first.err) == (0, "")
+    assert first.out.endswith("quarantined    2 updates\nrevocations    1\n")
+    assert (second["quarantined"], second["revocations"]) == (2, 1)
+    assert with_store(url, refused) == (quarantined, [ann])
 
 
 def test_copy_keeps_what_is_only_in_the_target(run: Run, sqlite_url: str, tmp_path: Path) -> None:
@@ -699,6 +792,15 @@ def test_export_of_what_is_not_there_is_refused(run: Run, sqlite_url: str, tmp_p
 
     assert [(one.code, one.out) for one in results] == [(1, "")] * 3
     assert all("there is no document" in one.err for one in results)
+    assert not (tmp_path / "x.bin").exists()
+
+
+def test_export_of_a_deleted_document_is_refused(run: Run, url: str, tmp_path: Path) -> None:
+    fill(url, replace(stored_log(*typed("a")), deleted_at=NOW))
+
+    result = run("export", "x", "--database", url, "--output", tmp_path / "x.bin")
+
+    assert (result.code, result.err) == (1, "crdt-sync: 'x' was deleted at 2026-05-04T03:02:01+00:00\n")
     assert not (tmp_path / "x.bin").exists()
 
 
