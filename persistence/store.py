@@ -470,6 +470,7 @@ def _check_name(document: str) -> None:
 
 
 def check_aware(what: str, moment: datetime) -> None:
+    """Raise `ValueError` for a moment without time zone."""
     if moment.tzinfo is None:
         raise ValueError(f"{what} needs a time zone, got {moment!r}")
 
