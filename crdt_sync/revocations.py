@@ -27,13 +27,16 @@ class Revocations:
     Args:
         store: Where it is kept.
         nodes: To be told, if there are any.
+        leeway_s: How far the clock of whoever issues credentials may be ahead of ours. What seems to be issued so long
+            after a revocation may have been issued before it.
     """
 
-    def __init__(self, store: Store, nodes: Nodes | None = None) -> None:
+    def __init__(self, store: Store, nodes: Nodes | None = None, *, leeway_s: float = 0.0) -> None:
         self.concerned: Callable[[], None] = lambda: None
         """Called when there is a new one."""
         self._store = store
         self._nodes = nodes
+        self._leeway_s = leeway_s
         self._known: dict[tuple[str, str], Revocation] = {}
         if nodes is not None:
             nodes.hear(Kind.REVOKED, self._receive)
@@ -87,11 +90,15 @@ class Revocations:
         """
         for kind, value in (("token", grant.token_id), ("user", grant.user), ("room", room)):
             found = self._known.get((kind, value)) if value is not None else None
-            if found is None or (kind != "token" and _issued_at(grant) > found.revoked_at.timestamp()):
+            if found is None or (kind != "token" and self._is_later(grant, found)):
                 continue
             if kind == "room":
                 raise Forbidden("what was granted for this room was revoked")
             raise Unauthorized(f"the {kind} was revoked", reason="credential revoked")
+
+    def _is_later(self, grant: Grant, revocation: Revocation) -> bool:
+        issued_at = grant.issued_at or 0.0
+        return issued_at > revocation.revoked_at.timestamp() + self._leeway_s
 
     def _learn(self, revocations: Iterable[Revocation]) -> None:
         news = False
@@ -114,10 +121,6 @@ class Revocations:
             self._learn([_decode(body)])
         except (ValueError, KeyError, TypeError) as error:
             log.warning("bus_message_ignored", extra={"error": str(error)})
-
-
-def _issued_at(grant: Grant) -> float:
-    return grant.issued_at if grant.issued_at is not None else 0.0
 
 
 def _encode(one: Revocation) -> bytes:

@@ -184,8 +184,9 @@ class Room:
     @property
     def settled(self) -> bool:
         """Whether everything is stored, and in a snapshot if it can be: the room can be unloaded without regret."""
-        compacted = not self.dirty and self._capture is None and not self._beyond and not self._in_doubt
-        return self.unstored == 0 and (compacted or not self.compactable or self.broken)
+        compacted = not self.dirty and not self._beyond and not self._in_doubt
+        # A snapshot that is under way might be written when the document is forgotten, and its name used anew.
+        return self.unstored == 0 and self._capture is None and (compacted or not self.compactable or self.broken)
 
     @property
     def wants_checkpoint(self) -> bool:

@@ -58,7 +58,7 @@ def create_app(settings: Settings | None = None, *, token_verifier: TokenVerifie
             log.info("node_started", extra={"node": bus.node})
         journal = Journal(store, interval_s=chosen.journal_interval_s, bytes_max=chosen.unstored_bytes_max)
         rooms = Rooms(store, journal, chosen, bus)
-        revocations = Revocations(store, rooms.nodes)
+        revocations = Revocations(store, rooms.nodes, leeway_s=chosen.jwt_leeway_s)
         await revocations.open()
         if verifier is not None:
             await verifier.open()
