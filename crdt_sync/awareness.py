@@ -6,9 +6,11 @@ passed in (monotonic seconds), connections are opaque keys, and what has to be t
 Clients of other nodes belong to their node, as those of a connection do to it. What it says about them has been
 judged there, so it only has to be newer; what is told to other nodes is about this one's clients alone.
 
-Two things differ from a plain y-protocols peer, both for the sake of people whose connection drops. A state outlives
-its connection for a short grace, and whoever comes back within it takes it over unseen. And who comes back later is
-announced under a higher clock than it sent, because peers ignore the clock under which they saw it leave.
+Three things differ from a plain y-protocols peer, all for the sake of people whose connection drops. A state outlives
+its connection for a short grace, and whoever comes back within it takes it over unseen. Who comes back later is
+announced under a higher clock than it sent, because peers ignore the clock under which they saw it leave. And to somebody
+who is back everybody else has to be announced like that (`announce`), because y-websocket forgets the others when its
+connection drops, but not their clocks. A client whose clock was raised goes on from there once it hears of it.
 
 Source: y-protocols `awareness.js`; y-websocket sends every awareness change that it hears back to the server, other
 clients' included, hence the care about who may speak for whom.
@@ -34,6 +36,9 @@ SILENT_S = 20.0
 # How long the clock of someone who left is remembered, and for how many.
 GONE_S = 60.0
 GONE_MAX = 1000
+
+# A page that is just loaded sets its state a few times before it connects. A client with a higher clock has been somewhere.
+NEW_CLOCK_MAX = 2
 
 # So that the clock after an accepted one can always be written. Clients count from 0.
 CLOCK_MAX = 2**52
@@ -97,6 +102,8 @@ class _Entry:
     """Whether it is, or was last, a client of another node."""
     left_from: Hashable | None = None
     """The node or connection from which it left."""
+    ahead: int = 0
+    """By how much `clock` is higher than what its client last sent."""
 
     @property
     def here(self) -> bool:
@@ -120,6 +127,8 @@ class Awareness:
         self._owned: dict[Hashable, set[int]] = {}
         self._changed: set[int] = set()
         self._changed_here: set[int] = set()
+        self.returned = False
+        """Whether somebody has come who may ignore the clocks of those who are here, until `announce`."""
 
     def __len__(self) -> int:
         """How many clients are here."""
@@ -152,6 +161,8 @@ class Awareness:
         owned = self._owned.setdefault(owner, set())
         for one in states:
             entry = self._entries.get(one.client)
+            if first and (entry is not None or one.clock > NEW_CLOCK_MAX):
+                self.returned = True
             if entry is not None and entry.here and entry.owner != owner and not may_be(entry.state):
                 continue
             clock = self._accepted_clock(owner, one, first=first, now=now)
@@ -164,7 +175,18 @@ class Awareness:
                 raise MessageTooBig(f"awareness state of {len(one.state)} bytes, at most {self._client_bytes_max}")
             if one.client not in owned and len(owned) >= CONNECTION_STATES_MAX:
                 raise MessageTooBig(f"one connection speaks for more than {CONNECTION_STATES_MAX} clients")
-            self._put(owner, one.client, clock, one.state, now)
+            self._put(owner, one.client, clock, one.state, now, ahead=clock - one.clock)
+
+    def announce(self) -> None:
+        """Tell everybody about this node's clients again, under clocks that nobody has seen yet."""
+        self.returned = False
+        for client, entry in self._entries.items():
+            # Not who is lost: when it comes back, it knows only the clock that it had.
+            if entry.here and not entry.elsewhere and entry.owner is not None and entry.clock < CLOCK_MAX:
+                entry.clock += 1
+                entry.ahead += 1
+                self._changed.add(client)
+                self._changed_here.add(client)
 
     def hear(self, node: Hashable, states: Iterable[ClientState], *, now: float) -> None:
         """Take in what another node says of its clients. What is old, or would be too much, is ignored."""
@@ -180,6 +202,9 @@ class Awareness:
                     self._remove(one.client, clock=clock, now=now)
                     entry.left_from = node
                 continue
+            if entry is not None and entry.owner != node:
+                # It has been elsewhere before, and its connection there has dropped.
+                self.returned = True
             if entry is not None and clock < entry.clock:
                 continue
             if entry is not None and clock == entry.clock and not entry.here:
@@ -266,12 +291,12 @@ class Awareness:
             return None
         if one.clock > entry.clock:
             return one.clock if entry.here or not leaving else None
-        if one.clock < entry.clock:
+        if one.clock < entry.clock - entry.ahead:
             return None
         if leaving:
-            return one.clock if entry.here and entry.owner == owner else None
+            return entry.clock if entry.here and entry.owner == owner else None
         if entry.owner == owner and entry.here:
-            # Ahead of its owner since it was announced anew below; the owner hasn't heard yet.
+            # Ahead of its owner since it was announced anew; the owner hasn't heard yet.
             return entry.clock + 1 if one.state != entry.state else None
         # The clock that we know: a client that is back says so in its first message. Later ones only repeat what
         # the client heard about others.
@@ -280,7 +305,15 @@ class Awareness:
         return entry.clock if entry.here and one.state == entry.state else entry.clock + 1
 
     def _put(
-        self, owner: Hashable, client: int, clock: int, state: bytes, now: float, *, elsewhere: bool = False
+        self,
+        owner: Hashable,
+        client: int,
+        clock: int,
+        state: bytes,
+        now: float,
+        *,
+        elsewhere: bool = False,
+        ahead: int = 0,
     ) -> None:
         entry = self._entries.get(client)
         known = len(entry.state) + ENTRY_BYTES if entry is not None and entry.here else 0
@@ -299,14 +332,8 @@ class Awareness:
         if not elsewhere and (client in self._changed or entry.elsewhere):
             self._changed.add(client)
             self._changed_here.add(client)
-        entry.clock, entry.state, entry.owner, entry.heard_at, entry.leaves_at, entry.elsewhere = (
-            clock,
-            state,
-            owner,
-            now,
-            None,
-            elsewhere,
-        )
+        entry.clock, entry.state, entry.owner, entry.heard_at = clock, state, owner, now
+        entry.leaves_at, entry.elsewhere, entry.ahead = None, elsewhere, max(0, ahead)
 
     def _remove(self, client: int, *, clock: int, now: float) -> None:
         entry = self._entries[client]

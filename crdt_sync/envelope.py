@@ -45,6 +45,8 @@ class Kind(IntEnum):
     """A document was deleted. Body: its name. To all nodes."""
     REVOKED = 10
     """Credentials were revoked. Body: see `revocations`. To all nodes."""
+    ANNOUNCE = 11
+    """Somebody is back who needs to hear of everybody under a new clock: see `awareness`."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -198,6 +198,10 @@ class Follower:
         if self._peers:
             self._publish(Kind.AWARENESS, body=payload)
 
+    def announce(self) -> None:
+        """See `room.Others`."""
+        self._publish(Kind.ANNOUNCE)
+
     def when_stored(self, then: Callable[[], None]) -> None:
         """See `room.Others`."""
         wanted = {
@@ -296,6 +300,8 @@ class Follower:
                 self._note_published(self._source_of(envelope), envelope.number)
             case Kind.AWARENESS:
                 room.hear_from_elsewhere(envelope.node, read_states(envelope.body))
+            case Kind.ANNOUNCE:
+                room.announce()
             case Kind.ASK:
                 if envelope.to in (b"", self._node):
                     self._answer(room, envelope)

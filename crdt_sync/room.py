@@ -43,6 +43,10 @@ from .update import read_state_vector
 
 log = logging.getLogger("crdt_sync.room")
 
+# How long after somebody's return everybody is announced anew, and how often at most: many may return at once.
+ANNOUNCE_S = 0.1
+ANNOUNCE_INTERVAL_S = 1.0
+
 # A node says that it has stored something in the turn in which it hears so itself.
 BEHIND_S = 0.5
 
@@ -75,6 +79,9 @@ class Others(Protocol):
     def awareness(self, payload: bytes) -> None:
         """Clients of this node have changed their states."""
 
+    def announce(self) -> None:
+        """Have them announce their clients anew."""
+
     def when_stored(self, then: Callable[[], None]) -> None:
         """Call `then` once all that came from other nodes so far is stored, or was handed to this node's journal."""
 
@@ -90,6 +97,9 @@ class NoOthers:
 
     def awareness(self, payload: bytes) -> None:
         """See `Others.awareness`."""
+
+    def announce(self) -> None:
+        """See `Others.announce`."""
 
     def when_stored(self, then: Callable[[], None]) -> None:
         """See `Others.when_stored`."""
@@ -146,6 +156,8 @@ class Room:
         self._awareness_sent_at = float("-inf")
         self._awareness_timer: asyncio.TimerHandle | asyncio.Handle | None = None
         self._expiry_timer: asyncio.TimerHandle | None = None
+        self._announced_at = float("-inf")
+        self._announce_timer: asyncio.TimerHandle | None = None
         self._ticket = 0
         self._accepted = 0
         self._stored = 0
@@ -300,6 +312,12 @@ class Room:
     def hear_from_elsewhere(self, node: Hashable, states: Iterable[ClientState]) -> None:
         """Take in what another node says of its clients."""
         self._awareness.hear(node, states, now=asyncio.get_running_loop().time())
+        self._schedule_awareness()
+        self._schedule_announcement()
+
+    def announce(self) -> None:
+        """Announce this node's clients anew, for somebody who is back on another one."""
+        self._awareness.announce()
         self._schedule_awareness()
 
     def lose_node(self, node: Hashable) -> None:
@@ -473,7 +491,7 @@ class Room:
         """Close all clients."""
         for connection in self.connections:
             connection.close(code, reason)
-        for timer in (self._awareness_timer, self._expiry_timer):
+        for timer in (self._awareness_timer, self._expiry_timer, self._announce_timer):
             if timer is not None:
                 timer.cancel()
 
@@ -533,6 +551,7 @@ class Room:
                     self._awareness.receive(connection, states, now=now, may_be=session.may_be)
                 finally:
                     self._schedule_awareness()
+                    self._schedule_announcement()
             case SyncStep1(state_vector):
                 read_state_vector(state_vector)
                 connection.answer_sync(state_vector)
@@ -581,6 +600,19 @@ class Room:
         # To the sender too: y-websocket drops a connection on which it hears nothing for 30 s.
         for connection in self.connections:
             connection.relay(frame)
+
+    def _schedule_announcement(self) -> None:
+        """Announce everybody anew, on all nodes, if somebody is back: soon, and not more often than once a second."""
+        if self._announce_timer is None and self._awareness.returned:
+            loop = asyncio.get_running_loop()
+            due = max(loop.time() + ANNOUNCE_S, self._announced_at + ANNOUNCE_INTERVAL_S)
+            self._announce_timer = loop.call_at(due, self._announce_everybody)
+
+    def _announce_everybody(self) -> None:
+        self._announce_timer = None
+        self._announced_at = asyncio.get_running_loop().time()
+        self.others.announce()
+        self.announce()
 
     def _schedule_expiry(self) -> None:
         due = self._awareness.next_expiry()

@@ -149,6 +149,7 @@ STEPS = st.lists(
         ),
         st.tuples(st.just("leave"), st.integers(0, 3), st.sampled_from([0.0, 5.0])),
         st.tuples(st.just("wait"), st.sampled_from([0.1, 5.0, 15.0, 30.0])),
+        st.tuples(st.just("announce")),
         st.tuples(st.just("tell")),
     ),
     max_size=60,
@@ -175,6 +176,8 @@ def test_a_peer_that_hears_every_change_shows_who_is_here(steps: list[tuple[obje
                 # A minute after somebody left, its clock is forgotten; peers that remember it hear nothing of a return.
                 now = min(now + seconds, 59)
                 room.expire(now=now)
+            case ("announce",):
+                room.announce()
             case _:
                 peer.hear(room.take_changes())
                 here = room.everyone()

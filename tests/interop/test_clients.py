@@ -329,6 +329,36 @@ async def test_a_client_idle_for_70_seconds_keeps_its_one_connection(
 
 
 @every_npm_version
+@pytest.mark.parametrize("lost", ["connection", "server"])
+async def test_who_reconnects_sees_everybody_at_once_and_is_seen(
+    server: ServerProcess, clients: NodeClients, room: str, version: str, lost: str
+) -> None:
+    """y-websocket forgets the others when its connection drops, but not their clocks, and ignores what is no newer."""
+    users = [await clients.create(server.url, room, version, state={"user": name}) for name in ("Ana", "Ben", "Cleo")]
+    ids = [one.client_id for one in users]
+    for number in range(3):
+        for one in users:
+            await one.set_state({"cursor": number})
+    for one in users:
+        await one.wait(states={client: {"cursor": 2} for client in ids})
+
+    if lost == "server":
+        await server.restart()
+    else:
+        await users[0].abort()
+    for one in users if lost == "server" else users[:1]:
+        await one.wait(opened=2, synced=True, timeout_s=10)
+
+    for one in users:
+        await one.wait(present=ids, timeout_s=3)
+    # Nobody's next move is lost to the clocks that were raised.
+    for number, one in enumerate(users):
+        await one.set_state({"cursor": 10 + number})
+    for one in users:
+        await one.wait(states={client: {"cursor": 10 + number} for number, client in enumerate(ids)}, timeout_s=1)
+
+
+@every_npm_version
 async def test_a_client_comes_back_by_itself_after_a_restart(
     server: ServerProcess, clients: NodeClients, room: str, version: str
 ) -> None:

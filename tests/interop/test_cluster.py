@@ -195,6 +195,26 @@ async def test_a_user_who_hops_to_another_node_within_the_grace_is_there_all_the
             await watcher.wait(states={a.client_id: {"user": "Ana", "cursor": 1}}, timeout_s=1)
 
 
+@every_npm_version
+async def test_who_reconnects_to_another_node_sees_everybody_at_once(
+    cluster: Cluster, clients: NodeClients, room: str, version: str
+) -> None:
+    here, there, elsewhere = cluster.nodes
+    async with Balancer([here.port]) as balancer:
+        a = await clients.create(balancer.address, room, version, state={"user": "Ana"})
+        others = [await clients.create(node.url, room, version, state={"user": node.url}) for node in (here, elsewhere)]
+        await a.wait(present=[one.client_id for one in others])
+
+        balancer.ports = [there.port]
+        await a.abort()
+        await a.wait(opened=2, synced=True)
+
+        await a.wait(present=[one.client_id for one in others], timeout_s=2)
+        for one in others:
+            await one.set_state({"cursor": 1})
+        await a.wait(states={one.client_id: {"cursor": 1} for one in others}, timeout_s=1)
+
+
 async def _together(works: Sequence[Callable[[], Coroutine[Any, Any, None]]]) -> None:
     async with asyncio.TaskGroup() as group:
         for work in works:
