@@ -34,6 +34,8 @@ class Nodes:
         self._lost = lost
         self._missed = missed
         self._handlers: dict[int, Callable[[bytes], None]] = {}
+        self.ignored = 0
+        """Messages that this version doesn't understand."""
         self._beats = 0
         self._source = bytes.fromhex(bus.node) + bytes(SOURCE_BYTES - NODE_BYTES)
         self._heard_at: dict[bytes, float] = {}
@@ -80,6 +82,7 @@ class Nodes:
         try:
             envelope = decode(message)
         except ProtocolError as error:
+            self.ignored += 1
             log.warning("bus_message_ignored", extra={"error": str(error)})
             return
         if envelope.node == self.node:
@@ -95,6 +98,8 @@ class Nodes:
             self._lose(envelope.node)
         elif envelope.kind in self._handlers:
             self._handlers[envelope.kind](envelope.body)
+        elif envelope.kind not in (Kind.ALIVE, Kind.GONE):
+            self.ignored += 1
 
     def resync(self) -> None:
         """See `bus.Listener`. What wasn't heard meanwhile says nothing."""
