@@ -157,7 +157,10 @@ class Awareness:
             RoomFull: The room's states together would be over their limit.
                 In both cases the states before the offending one are taken in.
         """
+        states = list(states)
         first = owner not in self._owned
+        # Clients begin with themselves alone.
+        itself = first and len(states) == 1
         owned = self._owned.setdefault(owner, set())
         for one in states:
             entry = self._entries.get(one.client)
@@ -165,7 +168,7 @@ class Awareness:
                 self.returned = True
             if entry is not None and entry.here and entry.owner != owner and not may_be(entry.state):
                 continue
-            clock = self._accepted_clock(owner, one, first=first, now=now)
+            clock = self._accepted_clock(owner, one, first=first, itself=itself, now=now)
             if clock is None:
                 continue
             if one.state == NULL:
@@ -276,7 +279,9 @@ class Awareness:
         states = [ClientState(c, e.clock, e.state) for c, e in self._entries.items() if e.here or and_gone]
         return write_states(states) if states else None
 
-    def _accepted_clock(self, owner: Hashable, one: ClientState, *, first: bool, now: float) -> int | None:
+    def _accepted_clock(
+        self, owner: Hashable, one: ClientState, *, first: bool, itself: bool, now: float
+    ) -> int | None:
         """The clock under which a state becomes current; None if it doesn't."""
         entry = self._entries.get(one.client)
         leaving = one.state == NULL
@@ -292,12 +297,16 @@ class Awareness:
         if one.clock > entry.clock:
             return one.clock if entry.here or not leaving else None
         if one.clock < entry.clock - entry.ahead:
-            return None
+            # It was announced anew on the node that it comes from, or while it was lost, and hasn't heard.
+            return entry.clock + 1 if itself and not leaving else None
         if leaving:
             return entry.clock if entry.here and entry.owner == owner else None
         if entry.owner == owner and entry.here:
-            # Ahead of its owner since it was announced anew; the owner hasn't heard yet.
-            return entry.clock + 1 if one.state != entry.state else None
+            # Ahead of its owner since it was announced anew; the owner hasn't heard yet, or repeats what it heard.
+            if one.clock < entry.clock or one.state != entry.state:
+                return entry.clock + 1
+            entry.heard_at = now
+            return None
         # The clock that we know: a client that is back says so in its first message. Later ones only repeat what
         # the client heard about others.
         if not first:

@@ -316,7 +316,8 @@ class Room:
         self._schedule_announcement()
 
     def announce(self) -> None:
-        """Announce this node's clients anew, for somebody who is back on another one."""
+        """Announce this node's clients anew, for somebody who is back, here or on another node."""
+        self._announced_at = asyncio.get_running_loop().time()
         self._awareness.announce()
         self._schedule_awareness()
 
@@ -610,9 +611,10 @@ class Room:
 
     def _announce_everybody(self) -> None:
         self._announce_timer = None
-        self._announced_at = asyncio.get_running_loop().time()
-        self.others.announce()
-        self.announce()
+        # Another node may have seen to it meanwhile.
+        if self._awareness.returned:
+            self.others.announce()
+            self.announce()
 
     def _schedule_expiry(self) -> None:
         due = self._awareness.next_expiry()

@@ -192,6 +192,10 @@ class Person:
         if session is not self.session:
             return
         session.caught_up = session.caught_up or session.synced
+        me = self.people.get(self.client_id)
+        if me is not None:
+            # As y-protocols does: it goes on from the clock under which it hears of itself.
+            self._clock = max(self._clock, me.clock + 1)
         if session.caught_up and self.asks_at_once:
             self.asks_at_once = False
             self.ask()

@@ -589,3 +589,81 @@ def test_a_peer_hears_of_nobody_twice_under_one_clock_with_two_states() -> None:
 
 def test_the_keep_alive_holds_no_states() -> None:
     assert read_states(KEEP_ALIVE) == []
+
+
+def said(room: Awareness) -> list[ClientState]:
+    changes = room.take_changes()
+    return read_states(changes) if changes else []
+
+
+def test_who_is_here_is_announced_under_a_new_clock_to_who_is_back() -> None:
+    room = Awareness()
+    room.receive("a", [ClientState(1, 5, b"{}")], now=0)
+    room.receive("b", [ClientState(2, 1, b"{}")], now=0)
+    room.take_changes()
+    before = room.returned
+    room.leave("b", now=1, grace_s=5)
+    room.receive("c", [ClientState(2, 1, b"{}")], now=2)
+
+    room.announce()
+
+    assert before, "client 1 came with a clock of somebody who has been somewhere"
+    assert said(room) == [ClientState(1, 6, b"{}"), ClientState(2, 2, b"{}")]
+    assert not room.returned
+
+
+def test_a_newcomer_makes_nobody_be_announced_anew() -> None:
+    room = Awareness()
+
+    room.receive("a", [ClientState(1, 1, b"{}")], now=0)
+    room.receive("b", [ClientState(2, 2, b"{}")], now=0)
+
+    assert not room.returned
+
+
+def test_a_client_is_taken_at_its_word_before_it_hears_of_its_new_clock() -> None:
+    room = Awareness()
+    room.receive("a", [ClientState(1, 5, b"{}")], now=0)
+    room.announce()
+    room.announce()
+    told = said(room)
+
+    room.receive("a", [ClientState(1, 6, b'{"cursor":1}')], now=1)
+    moved = said(room)
+    room.receive("a", [ClientState(1, 8, b'{"cursor":1}')], now=2)  # what it heard, as y-websocket repeats it
+    repeated = said(room)
+    room.receive("a", [ClientState(1, 9, b'{"cursor":2}')], now=3)
+
+    assert told == [ClientState(1, 7, b"{}")]
+    assert moved == [ClientState(1, 8, b'{"cursor":1}')]
+    assert repeated == []
+    assert said(room) == [ClientState(1, 9, b'{"cursor":2}')]
+
+
+def test_a_client_that_never_takes_its_new_clock_stays_and_leaves_when_it_wants() -> None:
+    room = Awareness()
+    room.receive("a", [ClientState(1, 5, b"{}")], now=0)
+    room.announce()
+    room.announce()
+    for renewal in range(1, 6):
+        room.receive("a", [ClientState(1, 5 + renewal, b"{}")], now=renewal * 15)
+        room.expire(now=renewal * 15)
+    said(room)
+
+    here = len(room)
+    room.receive("a", [ClientState(1, 11, b"null")], now=80)
+
+    assert (here, len(room)) == (1, 0)
+    assert [one.state for one in said(room)] == [b"null"]
+
+
+def test_who_is_lost_is_not_announced_and_comes_back_with_the_clock_that_it_had() -> None:
+    room = Awareness()
+    room.receive("a", [ClientState(1, 5, b"{}")], now=0)
+    room.leave("a", now=1, grace_s=5)
+    room.announce()
+    said(room)
+
+    room.receive("b", [ClientState(1, 5, b'{"back":1}')], now=2)
+
+    assert said(room) == [ClientState(1, 6, b'{"back":1}')]

@@ -471,7 +471,7 @@ async def test_a_node_that_is_heard_late_for_the_first_time_is_asked_what_it_has
     async with cluster() as made:
         pairs = cut(made)
         pairs.add((0, 1))
-        nodes = made.nodes[1].rooms._nodes
+        nodes = made.nodes[1].rooms.nodes
         assert nodes is not None
         nodes._heard_at.clear()  # as if it had been deaf from its start
         bob = await made.join(1)
