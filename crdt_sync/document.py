@@ -12,11 +12,11 @@ a state is asked for, it does to the bytes what Yjs does to the strings and load
 
 from array import array
 from bisect import bisect_left
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
 from enum import Enum
 from hashlib import sha256
-from typing import Any
+from typing import Any, Protocol
 
 import pycrdt
 
@@ -59,16 +59,47 @@ class State:
     """What was deleted, by client: for `is_sound`."""
 
 
+class Recorder(Protocol):
+    """Is told what a document is about to do, for the case that native code ends the process."""
+
+    def note(self, update: bytes) -> None:
+        """Take this update in; if it is empty, anything else."""
+
+    def clear(self) -> None:
+        """Nothing any more."""
+
+
+class NoRecorder:
+    """Whoever has the document would not mind."""
+
+    def note(self, update: bytes) -> None:
+        """See `Recorder.note`."""
+
+    def clear(self) -> None:
+        """See `Recorder.clear`."""
+
+
 class Document:
     """A Yjs document that starts out empty.
 
     Args:
         waiting_bytes_max: Bound on the updates held back; see `waiting`.
         harmful: Digests (`digest`) of updates that broke a document like this one before.
+        recorder: Told before and after everything in which native code has a part.
+        trace: Told of each accepted update when it is its turn to be given to native code. That may be long after it came.
     """
 
-    def __init__(self, *, waiting_bytes_max: int = WAITING_BYTES_MAX, harmful: Collection[bytes] = ()) -> None:
+    def __init__(
+        self,
+        *,
+        waiting_bytes_max: int = WAITING_BYTES_MAX,
+        harmful: Collection[bytes] = (),
+        recorder: Recorder | None = None,
+        trace: Callable[[bytes], None] | None = None,
+    ) -> None:
         self._harmful = frozenset(harmful)
+        self._recorder = recorder or NoRecorder()
+        self._trace = trace
         self._doc: pycrdt.Doc[Any] = pycrdt.Doc()
         self.released: list[bytes] = []
         """What the last `apply` integrated beside its own update: updates that no longer wait, in that order, or the
@@ -97,6 +128,13 @@ class Document:
             RoomFull: It would have to wait, and too many wait already. Nothing changed.
             DocumentBroken: pycrdt failed inside; this object is of no more use. Load another.
         """
+        self._recorder.note(data)
+        try:
+            return self._apply(data)
+        finally:
+            self._recorder.clear()
+
+    def _apply(self, data: bytes) -> Outcome:
         self.released = []
         update = read_update(data)
         if self._knows(update) or data in self._waiting:
@@ -146,6 +184,10 @@ class Document:
         """The updates held back, as received, oldest first. To be stored, but shown to nobody before `released`."""
         return tuple(self._waiting)
 
+    def refuse(self, harmful: Collection[bytes]) -> None:
+        """Take in none of these updates any more, given by their digests."""
+        self._harmful |= frozenset(harmful)
+
     def bound_waiting(self, bytes_max: int) -> None:
         """Change the bound on the updates held back. Those that are kept stay."""
         self._waiting.bytes_max = bytes_max
@@ -174,12 +216,16 @@ class Document:
             mine = self._clocks.get(client, 0)
             if mine:
                 known[client] = min(clock, mine)
-        self._fold()
-        for client, clock in known.items():
-            # A peer that claims half a pair gets the whole of it again: pycrdt can't encode the other half.
-            if self._index_of_pair(client, clock) is not None:
-                known[client] = clock - 1
-        return self._encode(write_state_vector(known))
+        self._recorder.note(b"")
+        try:
+            self._fold()
+            for client, clock in known.items():
+                # A peer that claims half a pair gets the whole of it again: pycrdt can't encode the other half.
+                if self._index_of_pair(client, clock) is not None:
+                    known[client] = clock - 1
+            return self._encode(write_state_vector(known))
+        finally:
+            self._recorder.clear()
 
     def state(self) -> State:
         """Return the whole document.
@@ -187,12 +233,16 @@ class Document:
         Raises:
             DocumentBroken: As for `apply`; also if pycrdt's state isn't what was given to it.
         """
-        self._fold()
-        state_vector = self._pycrdt_state_vector()
-        if read_state_vector(state_vector) != self._clocks:
-            raise DocumentBroken("pycrdt's state vector isn't that of the updates it was given")
-        deleted = {client: ranges.copy() for client, ranges in self._deleted.items()}
-        return State(self._encode(b"\x00"), self.waiting, state_vector, deleted)
+        self._recorder.note(b"")
+        try:
+            self._fold()
+            state_vector = self._pycrdt_state_vector()
+            if read_state_vector(state_vector) != self._clocks:
+                raise DocumentBroken("pycrdt's state vector isn't that of the updates it was given")
+            deleted = {client: ranges.copy() for client, ranges in self._deleted.items()}
+            return State(self._encode(b"\x00"), self.waiting, state_vector, deleted)
+        finally:
+            self._recorder.clear()
 
     def _is_ready(self, update: Update) -> bool:
         clocks = self._clocks
@@ -243,6 +293,8 @@ class Document:
             self._deferred.append((data, grown.gone))
             self._deferred_bytes += len(data)
         else:
+            if self._trace is not None:
+                self._trace(data)
             form = for_pycrdt(data, {}, grown.gone) if update.standins or grown.gone else data
             self._give_to_pycrdt(form, simple=len(update.ends) < 2)
         # Nothing of this before pycrdt has taken the update: what it refuses leaves no trace.
@@ -326,6 +378,8 @@ class Document:
             self._doc = pycrdt.Doc()
             self._give_to_pycrdt(for_pycrdt(state, self._cuts))
         for data, gone in self._deferred:
+            if self._trace is not None:
+                self._trace(data)
             try:
                 self._give_to_pycrdt(for_pycrdt(data, self._cuts, gone))
             except (ProtocolError, UpdateBreaksDocument) as error:
@@ -368,12 +422,12 @@ class Document:
             raise
 
 
-def is_sound(state: State) -> bool:
+def is_sound(state: State, recorder: Recorder | None = None) -> bool:
     """Whether a document loaded from nothing but `state.update` has everything that `state` says, and no less deleted.
 
     Loads it for real, so it costs as much as opening the document; native code that crashes on it crashes here.
     """
-    document = Document()
+    document = Document(recorder=recorder)
     try:
         document.apply(state.update)
         loaded = document.state()

@@ -703,3 +703,70 @@ def test_an_update_that_has_to_wait_deletes_at_once_what_is_there_as_in_yjs(yjs:
     document.apply(more)
     assert [read_update(one).deletes for one in document.released] == [{1: [(3, 5)]}]
     assert yjs.apply([document.state().update]).content == yjs.apply([first, later, more]).content
+
+
+class Diary:
+    """A recorder that keeps everything."""
+
+    def __init__(self) -> None:
+        self.entries: list[bytes | None] = []
+
+    def note(self, update: bytes) -> None:
+        self.entries.append(update)
+
+    def clear(self) -> None:
+        self.entries.append(None)
+
+
+def test_a_recorder_is_told_before_and_after_everything_in_which_native_code_has_a_part() -> None:
+    diary = Diary()
+    document = Document(recorder=diary)
+    [update] = typed("a")
+
+    document.apply(update)
+    document.restore(update)
+    document.state()
+    document.diff(b"\x00")
+    with pytest.raises(MalformedUpdate):
+        document.apply(b"nonsense")
+
+    assert diary.entries == [update, None, update, None, b"", None, b"", None, b"nonsense", None]
+
+
+def test_a_trace_tells_of_an_update_when_it_is_its_turn() -> None:
+    traced: list[bytes] = []
+    document = Document(trace=traced.append)
+    first, second = typed("ab")
+
+    document.apply(second)
+    assert traced == []
+    document.apply(first)
+
+    assert traced == [first, second]
+
+
+def test_a_trace_tells_of_what_was_collected_after_a_cut() -> None:
+    editor = Editor(1)
+    updates = [editor.type("a🙂b")]
+    cut = Editor(2)
+    cut.hear(updates[0])
+    updates.append(cut.delete(1, 2))
+    traced: list[bytes] = []
+    document = Document(trace=traced.append)
+    for update in updates:
+        document.apply(update)
+    document.state()
+
+    assert traced == updates
+
+
+def test_an_update_that_is_refused_from_now_on_is() -> None:
+    document = Document()
+    first, second = typed("ab")
+
+    document.refuse({digest(first)})
+
+    with pytest.raises(MalformedUpdate):
+        document.apply(first)
+    assert document.restore(first) is Outcome.WAITING
+    assert document.apply(second) is Outcome.WAITING
