@@ -12,6 +12,7 @@ from time import perf_counter
 
 import pycrdt
 
+from crdt_sync.blackbox import BlackBox, RoomRecorder
 from crdt_sync.document import Document
 from crdt_sync.lib0 import write_var_bytes, write_var_uint
 from crdt_sync.standins import for_pycrdt, from_pycrdt
@@ -69,6 +70,11 @@ def apply_once(data: bytes, base: bytes | None) -> float:
     return (perf_counter() - started) * 1e6
 
 
+def note(recorder: RoomRecorder, data: bytes) -> None:
+    recorder.note(data)
+    recorder.clear()
+
+
 def main() -> None:
     print(f"{'µs':<28}{'bytes':>9}{'read':>11}{'pycrdt apply':>14}")
     for name, (data, base) in CASES.items():
@@ -97,6 +103,12 @@ def main() -> None:
                 doc.apply(one) if isinstance(doc, Document) else doc.apply_update(one)
             took.append((perf_counter() - started) / len(typed) * 1e6)
     print(f"\nµs a keystroke, typing 20,000: Document.apply {min(ours):.2f}, pycrdt alone {min(pycrdts):.2f}")
+
+    box = BlackBox("benchmark")
+    for size, repeats in ((30, 100_000), (10_000, 10_000), (1 << 20, 100)):
+        work = partial(note, box.recorder("trip-1"), bytes(size))
+        print(f"µs to note {size} bytes for after a crash: {min(clock_once(work, repeats) for _ in range(ROUNDS)):.2f}")
+    box.close()
 
     tracemalloc.start()
     read_update(plain)

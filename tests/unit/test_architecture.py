@@ -11,7 +11,7 @@ PACKAGES = ("auth", "persistence", "crdt_sync")
 # A module imports only from rows above its own.
 ROWS: tuple[frozenset[str], ...] = (
     frozenset({"errors", "settings", "logs", "pacing"}),
-    frozenset({"lib0", "ranges", "stores", "keys", "bus.__init__"}),
+    frozenset({"lib0", "ranges", "stores", "blackbox", "keys", "bus.__init__"}),
     frozenset({"values", "structure", "envelope", "workers", "bus.memory", "bus.redis_url"}),
     frozenset({"update", "standins", "nodes", "bus.redis_link"}),
     frozenset({"waiting", "tree", "bus.redis_notes", "bus.redis_state"}),
