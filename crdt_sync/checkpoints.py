@@ -17,6 +17,7 @@ from concurrent.futures import BrokenExecutor, ProcessPoolExecutor
 
 from persistence import Snapshot, Store, StoreCorrupt, StoreError
 
+from .blackbox import BlackBox
 from .document import State, is_sound
 from .room import Capture, Room
 
@@ -34,10 +35,12 @@ class Checkpoints:
 
     Args:
         store: Where they go.
+        box: Where it is noted of which room a state is being proved.
     """
 
-    def __init__(self, store: Store) -> None:
+    def __init__(self, store: Store, box: BlackBox | None = None) -> None:
         self._store = store
+        self._box = box
         self._prover: ProcessPoolExecutor | None = None
         self._failing = False
 
@@ -106,7 +109,7 @@ class Checkpoints:
     async def _prove(self, room: Room, state: State) -> bool:
         """Whether the state may replace the log. If not, the log stays as it is and nothing is lost but space."""
         if len(state.update) <= PROVE_INLINE_BYTES_MAX:
-            sound = is_sound(state)
+            sound = is_sound(state, self._box.recorder(room.name) if self._box is not None else None)
         else:
             sound = await self._prove_elsewhere(state)
         if not sound:

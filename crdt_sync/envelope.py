@@ -47,6 +47,8 @@ class Kind(IntEnum):
     """Credentials were revoked. Body: see `revocations`. To all nodes."""
     ANNOUNCE = 11
     """Somebody is back who needs to hear of everybody under a new clock: see `awareness`."""
+    QUARANTINED = 12
+    """An update took a process down. Body: its digest, 32 bytes, and the document's name. To all nodes."""
 
 
 @dataclass(frozen=True, slots=True)

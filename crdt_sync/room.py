@@ -12,7 +12,7 @@ import asyncio
 import logging
 import sys
 from bisect import insort
-from collections.abc import Callable, Hashable, Iterable, Iterator
+from collections.abc import Callable, Collection, Hashable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -299,6 +299,10 @@ class Room:
             self.adopt(update)
         return outcome
 
+    def refuse(self, harmful: Collection[bytes]) -> None:
+        """Take in none of these updates any more, given by their digests."""
+        self._document.refuse(harmful)
+
     def may_adopt(self) -> bool:
         """Whether `adopt` would help: the journal gets things stored."""
         return self._journal.failing_since is None
@@ -393,6 +397,7 @@ class Room:
         updates = list(stored.updates)
         if stored.snapshot is not None:
             updates[:0] = [stored.snapshot.state, *stored.snapshot.waiting]
+        self.refuse(stored.quarantined)
         had = self._document.state_vector()
         changed = False
         try:

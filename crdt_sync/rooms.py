@@ -12,7 +12,7 @@ import random
 import sys
 from collections import deque
 from collections.abc import AsyncIterator, Collection, Coroutine
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, TypeVar
@@ -20,6 +20,7 @@ from typing import Any, TypeVar
 from persistence import DocumentDeleted, Store, StoreError
 
 from .awareness import ClientState
+from .blackbox import BlackBox
 from .bus import Bus, BusUnavailable, Mark
 from .checkpoints import Checkpoints
 from .document import Document, digest
@@ -31,6 +32,7 @@ from .nodes import LEASE_S, Nodes
 from .pacing import unhurried
 from .room import Room
 from .settings import Settings
+from .suspects import Suspects
 
 log = logging.getLogger("crdt_sync.rooms")
 
@@ -45,6 +47,8 @@ BUS_TIMEOUT_S = 1.0
 SWEEP_S = 5.0
 SWEEP_ROOMS = 50
 RECOVER_TIMEOUT_S = 60.0
+# How often it is looked whether a process of this machine died of a room that is open here.
+SUSPECTS_S = 1.0
 # After so many rooms, the event loop gets its turn.
 TICK_SLICE = 100
 # How many updates that broke its document are remembered of a room.
@@ -92,18 +96,31 @@ class Rooms:
         journal: Stores what the rooms accept.
         settings: Intervals and bounds.
         bus: The way to the other nodes, if there are any; open while `run` runs.
+        box: Where it is noted what is being done, if anywhere.
     """
 
-    def __init__(self, store: Store, journal: Journal, settings: Settings, bus: Bus | None = None) -> None:
+    def __init__(
+        self,
+        store: Store,
+        journal: Journal,
+        settings: Settings,
+        bus: Bus | None = None,
+        box: BlackBox | None = None,
+    ) -> None:
         self._store = store
         self._journal = journal
         self._settings = settings
-        self._checkpoints = Checkpoints(store)
+        self._checkpoints = Checkpoints(store, box)
+        self._box = box
+        self._suspects = Suspects(store, box)
         self._bus = bus
         self.nodes = Nodes(bus, lost=self._lose_node, missed=self._meet_node) if bus is not None else None
         """The other nodes, if there may be any."""
         if self.nodes is not None:
             self.nodes.hear(Kind.DELETED, lambda name: self._bury(name.decode(errors="replace")))
+            self.nodes.hear(
+                Kind.QUARANTINED, lambda body: self._refuse(body[32:].decode(errors="replace"), {body[:32]})
+            )
         self._entries: dict[str, _Entry] = {}
         self._draining = False
         # Digests of updates that broke a document, by its name. Those that are stored are found again after a restart.
@@ -124,6 +141,8 @@ class Rooms:
             DocumentGone: It was deleted.
             Draining: This node takes nobody any more.
         """
+        if not self._draining:
+            await self._judge_suspects(name)
         if self._draining:
             raise Draining(f"{name!r} was asked for while shutting down")
         loop = asyncio.get_running_loop()
@@ -173,6 +192,7 @@ class Rooms:
         async with asyncio.TaskGroup() as group:
             group.create_task(self._tick_forever())
             group.create_task(self._checkpoint_forever())
+            group.create_task(self._judge_suspects_forever())
             if self._store.shared:
                 group.create_task(self._compare_with_store_forever())
             if self.nodes is not None:
@@ -189,6 +209,7 @@ class Rooms:
         opened = [entry.room for entry in self._entries.values() if entry.room is not None]
         for room in opened:
             room.close()
+        await self._suspects.close()
         try:
             async with asyncio.timeout(self._settings.shutdown_timeout_s):
                 await self._journal.flush()
@@ -202,6 +223,34 @@ class Rooms:
             if self.nodes is not None:
                 self.nodes.leave()
         return sorted(room.name for room in opened if room.unstored)
+
+    async def _judge_suspects(self, name: str) -> None:
+        """Find out what processes of this machine died of in this room, before that is tried here."""
+        try:
+            async with asyncio.timeout(self._settings.open_timeout_s):
+                harmful = await self._suspects.judge(name)
+        except TimeoutError as error:
+            raise RoomUnavailable(f"it isn't known yet what processes died of in {name!r}") from error
+        self._refuse(name, harmful)
+        if self.nodes is not None:
+            for one in harmful:
+                self.nodes.tell(Kind.QUARANTINED, one + name.encode())
+
+    def _refuse(self, name: str, harmful: Collection[bytes]) -> None:
+        """Have a room that is open, or being loaded, take in none of these updates, given by their digests."""
+        entry = self._entries.get(name)
+        if harmful and entry is not None:
+            for one in harmful:
+                self._remember_harmful(name, one)
+            if entry.room is not None:
+                entry.room.refuse(harmful)
+
+    async def _judge_suspects_forever(self) -> None:
+        while True:
+            for name in self._suspects.rooms() & self._entries.keys():
+                with suppress(SyncError):
+                    await self._judge_suspects(name)
+            await asyncio.sleep(SUSPECTS_S)
 
     async def _opened(self, name: str, entry: _Entry) -> Room:
         try:
@@ -224,11 +273,15 @@ class Rooms:
             if follower is not None:
                 await _reached(follower.listening())
             stored = await self._store.load(name)
+            snapshot = stored.snapshot
+            if snapshot is not None and stored.quarantined and digest(snapshot.state) in stored.quarantined:
+                # Without it, the room would be shown empty.
+                raise DocumentBroken("the stored state is quarantined")
             kept = await _reached(follower.catch_up()) if follower is not None else None
             updates = list(stored.updates)
-            if stored.snapshot is not None:
-                updates[:0] = [stored.snapshot.state, *stored.snapshot.waiting]
-            document = await self._restore(name, updates)
+            if snapshot is not None:
+                updates[:0] = [snapshot.state, *snapshot.waiting]
+            document = await self._restore(name, updates, stored.quarantined)
         except DocumentDeleted as error:
             self._forget(name, follower)
             raise DocumentGone(f"{name!r} was deleted") from error
@@ -239,6 +292,8 @@ class Rooms:
         except BaseException:
             self._forget(name, follower)
             raise
+        # Of what has been found out meanwhile.
+        document.refuse(self._harmful.get(name, ()))
         room = Room(name, document, seq=stored.head_seq, journal=self._journal, settings=self._settings)
         # The stored log is long or its snapshot missing: don't wait for an edit to compact it.
         room.dirty = bool(stored.updates)
@@ -262,32 +317,35 @@ class Rooms:
         if follower is not None:
             follower.close()
 
-    async def _restore(self, name: str, updates: list[bytes]) -> Document:
+    async def _restore(self, name: str, updates: list[bytes], quarantined: Collection[bytes]) -> Document:
         """Make a document of what is stored, without what broke it before or breaks it now."""
         for attempt in itertools.count(1):
             try:
-                document = await self._apply(updates, self._harmful.get(name, ()))
+                document = await self._apply(name, updates, {*quarantined, *self._harmful.get(name, ())})
             except DocumentBroken as error:
                 if error.culprit is None or attempt > HARMFUL_MAX:
                     raise
                 log.error("update_set_aside", extra={"room": name, "error": str(error)})
-                self._note_harmful(name, error.culprit)
+                self._remember_harmful(name, digest(error.culprit))
             else:
                 document.bound_waiting(self._settings.waiting_bytes_max)
                 return document
         raise AssertionError("counted to infinity")
 
-    async def _apply(self, updates: list[bytes], harmful: Collection[bytes]) -> Document:
+    async def _apply(self, name: str, updates: list[bytes], harmful: Collection[bytes]) -> Document:
         """Apply `updates` to a new document."""
         # The bound is for what arrives. What was accepted once is taken, in whatever order it is released this time.
-        document = Document(waiting_bytes_max=sys.maxsize, harmful=harmful)
+        recorder = self._box.recorder(name) if self._box is not None else None
+        document = Document(waiting_bytes_max=sys.maxsize, harmful=harmful, recorder=recorder)
         async for update in unhurried(updates):
             document.restore(update)
         return document
 
-    def _note_harmful(self, name: str, update: bytes) -> None:
+    def _remember_harmful(self, name: str, update: bytes) -> None:
+        """Remember an update by its digest."""
         known = self._harmful.setdefault(name, deque(maxlen=HARMFUL_MAX))
-        known.append(digest(update))
+        if update not in known:
+            known.append(update)
         if len(self._harmful) > HARMFUL_ROOMS_MAX:
             del self._harmful[next(iter(self._harmful))]
 
@@ -317,7 +375,7 @@ class Rooms:
             del self._entries[name]
             entry.close()
             if room.culprit is not None:
-                self._note_harmful(name, room.culprit)
+                self._remember_harmful(name, digest(room.culprit))
             log.info("room_unloaded", extra={"room": name, "seq": room.stored_seq})
 
     async def _checkpoint_forever(self) -> None:

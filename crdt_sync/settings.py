@@ -3,6 +3,7 @@
 import json
 import os
 from difflib import get_close_matches
+from pathlib import Path
 from typing import Annotated, Literal
 
 from pydantic import BeforeValidator, Field, SecretStr, ValidationError, model_validator
@@ -113,6 +114,11 @@ class Settings(BaseSettings):
     )
     grant_timeout_s: float = Field(10.0, gt=0, description="How long judging a credential may take.")
     workers: int = Field(1, ge=1, le=256, description="How many processes serve the port, each a node of its own.")
+    black_box_folder: Path | None = Field(
+        None,
+        description="Where a process notes which update it is taking in, in case it doesn't survive that. "
+        "By default `/dev/shm`, or the folder of temporary files.",
+    )
     log_level: str = Field("INFO", pattern="^(DEBUG|INFO|WARNING|ERROR)$", description="DEBUG, INFO, WARNING or ERROR.")
 
     journal_interval_s: float = Field(

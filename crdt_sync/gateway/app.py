@@ -5,6 +5,7 @@ import logging
 import signal
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from pathlib import Path
 
 from starlette.applications import Starlette
 from starlette.requests import Request
@@ -12,7 +13,9 @@ from starlette.responses import PlainTextResponse
 from starlette.routing import Route, WebSocketRoute
 
 from auth import TokenVerifier
+from persistence import Store
 
+from ..blackbox import BlackBox, NoBlackBox
 from ..bus import open_bus
 from ..journal import Journal
 from ..keys import configured_verifier
@@ -57,7 +60,8 @@ def create_app(settings: Settings | None = None, *, token_verifier: TokenVerifie
             await bus.open()
             log.info("node_started", extra={"node": bus.node})
         journal = Journal(store, interval_s=chosen.journal_interval_s, bytes_max=chosen.unstored_bytes_max)
-        rooms = Rooms(store, journal, chosen, bus)
+        box = _make_box(chosen, store)
+        rooms = Rooms(store, journal, chosen, bus, box)
         revocations = Revocations(store, rooms.nodes, leeway_s=chosen.jwt_leeway_s)
         await revocations.open()
         if verifier is not None:
@@ -87,6 +91,8 @@ def create_app(settings: Settings | None = None, *, token_verifier: TokenVerifie
             if bus is not None:
                 await bus.close()
             await store.close()
+            if box is not None:
+                box.close()
 
     app = Starlette(
         routes=[
@@ -116,6 +122,16 @@ async def _needs_websocket(request: Request) -> PlainTextResponse:
         status_code=426,
         headers={"upgrade": "websocket", "connection": "upgrade"},
     )
+
+
+def _make_box(settings: Settings, store: Store) -> BlackBox | None:
+    # A file's path may be relative to where the server runs.
+    key = store.describe() if store.shared else f"{store.describe()} {Path.cwd()}"
+    try:
+        return BlackBox(key, folder=settings.black_box_folder)
+    except NoBlackBox as error:
+        log.warning("black_box_missing", extra={"error": str(error)})
+        return None
 
 
 def _start(work: object, name: str) -> asyncio.Task[None]:

@@ -26,13 +26,21 @@ class ServerProcess:
     had ended by itself. Everything that the server prints, over all its lives, is in `log`.
     """
 
-    def __init__(self, folder: Path, *, database_url: str | None = None, env: Mapping[str, str] | None = None) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        database_url: str | None = None,
+        env: Mapping[str, str] | None = None,
+        script: Path | None = None,
+    ) -> None:
         """Prepare, start nothing.
 
         Args:
             folder: Takes the log, and the SQLite database if there is no other.
             database_url: Where it keeps documents.
             env: More environment, such as `{"CRDT_SYNC_JOURNAL_INTERVAL_S": "0.05"}`.
+            script: Is run in place of the command.
         """
         self.port = free_port()
         self.url = f"ws://{_HOST}:{self.port}"
@@ -47,6 +55,7 @@ class ServerProcess:
             "CRDT_SYNC_DATABASE_URL": self.database_url,
             **(env or {}),
         }
+        self._command = [sys.executable, str(script)] if script else [sys.executable, "-m", "crdt_sync", "serve"]
         self._process: subprocess.Popen[bytes] | None = None
 
     async def __aenter__(self) -> ServerProcess:
@@ -76,9 +85,9 @@ class ServerProcess:
         inherited = {name: value for name, value in os.environ.items() if not name.startswith("CRDT_SYNC_")}
         with self._log_path.open("ab") as log:
             self._process = subprocess.Popen(  # noqa: ASYNC220 - takes milliseconds; asyncio's would be bound to one loop
-                [sys.executable, "-m", "crdt_sync", "serve"],
+                self._command,
                 cwd=_ROOT,
-                env={**inherited, "PYTHONUNBUFFERED": "1", **self._env},
+                env={**inherited, "PYTHONUNBUFFERED": "1", "PYTHONPATH": str(_ROOT), **self._env},
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=subprocess.STDOUT,

@@ -19,7 +19,7 @@ ROWS: tuple[frozenset[str], ...] = (
     frozenset({"session", "revocations", "journal", "bus.redis_server"}),
     frozenset({"connection", "bus.redis"}),
     frozenset({"room"}),
-    frozenset({"checkpoints", "follow", "sessions"}),
+    frozenset({"checkpoints", "follow", "suspects", "sessions"}),
     frozenset({"rooms"}),
     frozenset({"gateway.access", "gateway.cooldown", "gateway.ops", "gateway.problems"}),
     frozenset({"gateway.parts"}),

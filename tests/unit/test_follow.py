@@ -9,6 +9,7 @@ import pytest
 
 from crdt_sync.awareness import ClientState
 from crdt_sync.bus.memory import Hub, MemoryBus
+from crdt_sync.document import digest
 from crdt_sync.envelope import Kind, decode
 from crdt_sync.follow import ADOPT_S, SOURCES_MAX
 from crdt_sync.nodes import LEASE_S
@@ -607,3 +608,20 @@ async def test_openings_of_a_room_elsewhere_are_not_remembered_for_ever() -> Non
         assert follower is not None
         assert len(follower._sources) <= SOURCES_MAX
         assert text_at(ann) == "b" * (SOURCES_MAX + 50)
+
+
+@in_virtual_time
+async def test_what_took_a_process_down_is_refused_at_once_where_the_room_is_open() -> None:
+    async with cluster() as made:
+        ann, bob = await made.join(0), await made.join(1)
+        poison = Editor(1).type("!")
+        nodes = made.nodes[0].rooms.nodes
+        assert nodes is not None
+
+        nodes.tell(Kind.QUARANTINED, digest(poison) + b"room")
+        await asyncio.sleep(1)
+        bob.edit(poison)
+        await settle(ann, bob)
+
+        assert bob.closed == (4400, "malformed update")
+        assert text_at(ann) == ""

@@ -2,15 +2,17 @@
 
 import asyncio
 import logging
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
 
-from crdt_sync.document import Document
+from crdt_sync.document import Document, digest
 from crdt_sync.errors import DocumentBroken, Draining, ProtocolError, RoomUnavailable, UpdateBreaksDocument
 from crdt_sync.protocol import encode_update
 from crdt_sync.room import Room
-from persistence import StoreCorrupt, open_store
+from persistence import Entry, Snapshot, StoreCorrupt, open_store
+from persistence.memory import MemoryStore
 from tests.support.fakes import (
     Client,
     Editor,
@@ -674,3 +676,30 @@ def test_only_rooms_that_are_loaded_are_held() -> None:
             assert "room" in node.rooms
 
     run()
+
+
+@in_virtual_time
+async def test_a_quarantined_update_is_kept_and_not_taken_in() -> None:
+    store = MemoryStore()
+    harmless, poison = Editor(1).type("a"), Editor(2).type("!")
+    async with running_node(store) as node:
+        await store.append([Entry("room", [poison, harmless], accepted_at=datetime.now(UTC))])
+        await store.quarantine("room", digest(poison), at=datetime.now(UTC))
+
+        ann = await connected(node)
+
+        assert text_of(*ann.received) == "a"
+        assert document_of(ann.room).waiting == (poison,)
+
+
+@in_virtual_time
+async def test_a_room_whose_stored_state_is_quarantined_is_refused_rather_than_shown_empty() -> None:
+    store = MemoryStore()
+    async with running_node(store) as node:
+        update = Editor(1).type("!")
+        await store.append([Entry("room", [update], accepted_at=datetime.now(UTC))])
+        await store.checkpoint([Snapshot("room", seq=1, state=update, state_vector=b"\x01\x01\x01")])
+        await store.quarantine("room", digest(update), at=datetime.now(UTC))
+
+        with pytest.raises(RoomUnavailable, match="quarantined"):
+            await connected(node)
