@@ -151,3 +151,10 @@ class UpdateBreaksDocument(DocumentBroken):
 
     close_code = 4400
     reason = "malformed update"
+
+
+class ContentTooCostly(SyncError):
+    """Clients can load the document, but to show it here takes more than anybody could want it to."""
+
+    status = 422
+    reason = "document too tangled to show"

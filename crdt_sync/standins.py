@@ -88,7 +88,7 @@ def from_pycrdt(data: bytes) -> bytes:
 def _rewrite(data: bytes, change: Callable[[int, bytes, int, int], _Content | None]) -> bytes:
     out = bytearray()
     copied = 0
-    for client, clock, start, content_start, end in _items(data):
+    for client, clock, start, content_start, end in items_of(data):
         info = data[start]
         content = data[content_start:end]
         changed = change(info & 31, content, client, clock)
@@ -107,7 +107,7 @@ def _rewrite(data: bytes, change: Callable[[int, bytes, int, int], _Content | No
     return bytes(out)
 
 
-def _items(data: bytes) -> Iterator[tuple[int, int, int, int, int]]:
+def items_of(data: bytes) -> Iterator[tuple[int, int, int, int, int]]:
     """Walk over the items of a well-formed update.
 
     Yields:
@@ -127,9 +127,10 @@ def _items(data: bytes) -> Iterator[tuple[int, int, int, int, int]]:
                 clock += length
                 continue
             if info & 192:
-                for _ in range(info.bit_count() - (info & 63).bit_count()):
-                    _, pos = read_var_uint(data, pos)
-                    _, pos = read_var_uint(data, pos)
+                for _ in range(4 if info & 192 == 192 else 2):
+                    while data[pos] > 127:
+                        pos += 1
+                    pos += 1
             else:
                 if data[pos]:
                     _, pos = read_var_bytes(data, pos + 1)

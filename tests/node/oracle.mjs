@@ -96,7 +96,11 @@ const roots = {
   array: (doc, name) => type(doc.getArray(name)),
   map: (doc, name) => type(doc.getMap(name)),
   xml: (doc, name) => type(doc.getXmlFragment(name)),
-  raw: (doc, name) => raw(doc.get(name))
+  raw: (doc, name) => raw(doc.get(name)),
+  'json-text': (doc, name) => tagged(doc.getText(name).toJSON()),
+  'json-array': (doc, name) => tagged(doc.getArray(name).toJSON()),
+  'json-map': (doc, name) => tagged(doc.getMap(name).toJSON()),
+  'json-xml': (doc, name) => tagged(doc.getXmlFragment(name).toJSON())
 }
 
 const snapshot = (doc, kinds) => {

@@ -98,8 +98,8 @@ class Yjs:
 
         Args:
             updates: In this order.
-            roots: Root name to kind: `text`, `array`, `map`, `xml`, or `raw` for whatever is in it. The name `*`
-                means all that the updates name. All as `raw` by default.
+            roots: Root name to kind: `text`, `array`, `map`, `xml`, any of them after `json-` for its `toJSON()`, or
+                `raw` for whatever is in it. The name `*` means all that the updates name. All as `raw` by default.
             gc: Whether the document collects garbage.
         """
         answer = self._ask("apply", updates=_encode_all(updates), roots=dict(roots or {"*": "raw"}), gc=gc)

@@ -12,11 +12,13 @@ PACKAGES = ("auth", "persistence", "crdt_sync")
 ROWS: tuple[frozenset[str], ...] = (
     frozenset({"errors", "settings", "logs", "pacing"}),
     frozenset({"lib0", "ranges", "stores", "blackbox", "keys", "bus.__init__"}),
-    frozenset({"values", "structure", "envelope", "workers", "bus.memory", "bus.redis_url"}),
+    frozenset({"values", "structure", "javascript", "envelope", "workers", "bus.memory", "bus.redis_url"}),
     frozenset({"update", "standins", "nodes", "bus.redis_link"}),
-    frozenset({"waiting", "tree", "bus.redis_notes", "bus.redis_state"}),
-    frozenset({"document", "protocol", "awareness", "bus.redis_asker", "bus.redis_sender", "bus.redis_subscriber"}),
-    frozenset({"session", "revocations", "journal", "bus.redis_server"}),
+    frozenset({"waiting", "tree", "order", "bus.redis_notes", "bus.redis_state"}),
+    frozenset(
+        {"document", "content", "protocol", "awareness", "bus.redis_asker", "bus.redis_sender", "bus.redis_subscriber"}
+    ),
+    frozenset({"session", "content_text", "revocations", "journal", "bus.redis_server"}),
     frozenset({"connection", "bus.redis"}),
     frozenset({"room"}),
     frozenset({"checkpoints", "follow", "suspects", "sessions"}),

@@ -1,0 +1,335 @@
+"""What a document contains: as nodes to compare, as JSON for programs, as text for people.
+
+Owns what real Yjs would show of each shared type, and of which kind a root is, which the document itself doesn't say.
+Leaves the order of items to `order`, single values to `javascript`, and text for people to `content_text`.
+
+Pure Python that shares nothing: in a thread, however large the document, the event loop gets its turn every 5 ms
+(`sys.setswitchinterval`), as it would between slices of `pacing`. The forms are those of docs/reference/content.md.
+
+Not recursive along shared types: `Content.nodes` has every type before those inside it, so whoever goes through it
+backwards finds what is inside finished.
+
+Source: yjs 13.6 `YText.toDelta`, `YXmlText.toString`, `YXmlElement.toString`, `AbstractType.js` (`typeListToArray`,
+`typeMapGetAll`).
+"""
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from enum import Enum
+from typing import Any
+
+from .errors import ContentTooCostly
+from .javascript import UNDEFINED, parse_json, to_json, to_string, to_tagged, utf16_units, well_formed
+from .order import Item, Type, read_roots
+from .structure import ANY, BINARY, DOC, EMBED, FORMAT, JSON, NONE, STRING, TYPE
+
+ATTRIBUTES_MAX = 16 << 20
+"""How many characters the attributes of all runs of text may have. One format of 1 MB around 10,000 bold words would
+otherwise be written 10,000 times; 100,000 bold words with a link each stay below."""
+
+
+class Kind(Enum):
+    """What a shared type is; the values are the words of tagged JSON."""
+
+    ARRAY = "array"
+    MAP = "map"
+    TEXT = "text"
+    XML_ELEMENT = "xml-element"
+    XML_FRAGMENT = "xml-fragment"
+    XML_HOOK = "xml-hook"
+    XML_TEXT = "xml-text"
+    EMPTY = "empty"
+    """A root without anything in its sequence: text, array or XML, nobody can say."""
+
+
+_KINDS = (Kind.ARRAY, Kind.MAP, Kind.TEXT, Kind.XML_ELEMENT, Kind.XML_FRAGMENT, Kind.XML_HOOK, Kind.XML_TEXT)
+_XML = (Kind.XML_ELEMENT, Kind.XML_FRAGMENT, Kind.XML_TEXT)
+TEXTS = (Kind.TEXT, Kind.XML_TEXT)
+MAPS = (Kind.MAP, Kind.XML_HOOK)
+
+
+@dataclass(slots=True, eq=False)
+class Run:
+    """Text, or one embed, with the attributes that it is formatted with."""
+
+    insert: Any
+    """A string; for an embed its value or `Node`. A value that is a string is an embed if `is_embed`."""
+    attributes: dict[str, Any]
+    is_embed: bool
+
+
+@dataclass(slots=True, eq=False)
+class Node:
+    """A shared type. Values are as in `javascript`, or nodes."""
+
+    kind: Kind
+    name: str = ""
+    """Of an XML element or hook, as it was given."""
+    items: list[Any] = field(default_factory=list)
+    """What is in an array, or the children in XML, in order."""
+    runs: list[Run] = field(default_factory=list)
+    """What is in a text, in order; neighbours have different attributes."""
+    entries: dict[str, Any] = field(default_factory=dict)
+    """What is in a map, or the attributes of XML and text, by key. Roots may have some beside their sequence."""
+
+    def children(self) -> Iterator["Node"]:
+        """The types directly inside."""
+        inserts = [run.insert for run in self.runs]
+        return (each for each in (*self.items, *inserts, *self.entries.values()) if isinstance(each, Node))
+
+
+class Content:
+    """What a document contains.
+
+    Args:
+        roots: The root types by name. Each node has one place.
+    """
+
+    def __init__(self, roots: dict[str, Node]) -> None:
+        self.roots = roots
+        self.nodes = list(roots.values())
+        """All nodes, each before those inside it."""
+        for node in self.nodes:
+            self.nodes.extend(node.children())
+
+    def to_json(self, *, rich: bool = False) -> dict[str, Any]:
+        """Write the document as strict JSON.
+
+        Args:
+            rich: With kinds, formats, embeds and all that tells values apart; else like `toJSON()` of each root.
+
+        Returns:
+            Root name to content. `json.dumps` takes it with `allow_nan=False`, and UTF-8 can encode it.
+        """
+        form = _rich if rich else _plain
+        done: dict[Node, Any] = {}
+        for node in reversed(self.nodes):
+            done[node] = form(node, done)
+        if not rich:
+            for node in self.roots.values():
+                if node.entries and node.kind not in MAPS:
+                    done[node] = {"sequence": done[node], "entries": _plain_entries(node, done)}
+        return {well_formed(name): done[node] for name, node in self.roots.items()}
+
+
+def read_content(update: bytes) -> Content:
+    """Read what a document contains.
+
+    Args:
+        update: One update with the whole document: what `Document.diff(b"\\x00")` returns, or a snapshot.
+
+    Raises:
+        MalformedUpdate: Not an update, or one that builds on others.
+        ContentTooCostly: Made up so that showing it takes forever, or gigabytes.
+    """
+    reader = _Reader()
+    return Content({name: reader.root(type_) for name, type_ in sorted(read_roots(update).items())})
+
+
+# ------------------------------------------------------------------------------------------------------------
+# Types to nodes.
+
+
+class _Reader:
+    def __init__(self) -> None:
+        self._attributes_size = 0
+        self._unread: list[tuple[Type, Node]] = []
+
+    def root(self, type_: Type) -> Node:
+        node = Node(_kind_of_root(type_))
+        self._unread.append((type_, node))
+        while self._unread:
+            self._fill(*self._unread.pop())
+        return node
+
+    def _fill(self, type_: Type, node: Node) -> None:
+        # Yjs has no way to put keys into these, or to see them; what is put into roots might be a map besides.
+        keyless = node.kind in (Kind.ARRAY, Kind.XML_FRAGMENT) and type_.kind != NONE
+        for key, item in () if keyless else type_.entries():
+            values = self._values(item)
+            node.entries[key] = values[-1] if values else UNDEFINED
+        if node.kind in TEXTS:
+            self._fill_runs(type_, node.runs)
+        elif node.kind not in MAPS:
+            for item in type_.sequence.visible():
+                node.items += self._values(item)
+
+    def _values(self, item: Item) -> list[Any]:
+        if item.ref == TYPE:
+            type_: Type = item.content
+            node = Node(_KINDS[type_.kind], type_.name)
+            self._unread.append((type_, node))
+            return [node]
+        if item.ref == STRING:
+            # Nothing but text puts strings, but Yjs has an answer: one value for each UTF-16 unit.
+            return list(utf16_units(item.content))
+        if item.ref == FORMAT:
+            return []
+        values: list[Any] = item.content
+        return values
+
+    def _fill_runs(self, type_: Type, runs: list[Run]) -> None:
+        current = _Attributes()
+        of_run = _Attributes()
+        parts: list[str] = []
+        changed = False
+
+        def end_run() -> None:
+            if parts:
+                runs.append(Run("".join(parts), of_run.sorted(), False))
+                parts.clear()
+
+        for item in type_.sequence.visible():
+            if item.ref == FORMAT:
+                current.set(*item.content)
+                changed = True
+            elif item.ref == STRING:
+                if changed:
+                    changed = False
+                    self._count(current)
+                    if current.texts != of_run.texts:
+                        end_run()
+                        of_run = current.copy()
+                parts.append(item.content)
+            elif item.ref in (TYPE, EMBED):
+                end_run()
+                self._count(current)
+                runs.append(Run(self._values(item)[0], current.sorted(), True))
+        end_run()
+
+    def _count(self, attributes: "_Attributes") -> None:
+        self._attributes_size += attributes.size
+        if self._attributes_size > ATTRIBUTES_MAX:
+            raise ContentTooCostly(f"the attributes of all runs of text have more than {ATTRIBUTES_MAX} characters")
+
+
+class _Attributes:
+    """What text is formatted with at some place."""
+
+    def __init__(self) -> None:
+        self.texts: dict[str, str] = {}
+        """By key, text that is equal for equal values."""
+        self._values: dict[str, Any] = {}
+        self.size = 0
+
+    def set(self, key: str, text: str) -> None:
+        if key in self.texts:
+            self.size -= len(key) + len(self.texts.pop(key))
+            del self._values[key]
+        value = parse_json(text)
+        if value is not None:
+            self.texts[key] = json.dumps(value, sort_keys=True)
+            self._values[key] = value
+            self.size += len(key) + len(self.texts[key])
+
+    def copy(self) -> "_Attributes":
+        other = _Attributes()
+        other.texts, other._values, other.size = self.texts.copy(), self._values.copy(), self.size
+        return other
+
+    def sorted(self) -> dict[str, Any]:
+        return dict(sorted(self._values.items()))
+
+
+def _kind_of_root(type_: Type) -> Kind:
+    found = {_KINDS[item.content.kind] if item.ref == TYPE else item.ref for item in type_.sequence.visible()}
+    if found & {STRING, FORMAT, EMBED}:
+        return Kind.TEXT
+    if found & {ANY, BINARY, JSON, DOC}:
+        return Kind.ARRAY
+    if not found:
+        return Kind.MAP if type_.keys else Kind.EMPTY
+    return Kind.XML_FRAGMENT if found <= {Kind.XML_ELEMENT, Kind.XML_TEXT, Kind.XML_HOOK} else Kind.ARRAY
+
+
+# ------------------------------------------------------------------------------------------------------------
+# Nodes to JSON. Both forms take what is inside from `done`.
+
+
+def _plain(node: Node, done: dict[Node, Any]) -> Any:
+    """What `toJSON()` returns."""
+    if node.kind in MAPS:
+        return _plain_entries(node, done)
+    if node.kind is Kind.ARRAY:
+        return [done.pop(each) if isinstance(each, Node) else to_json(each) for each in node.items]
+    if node.kind is Kind.TEXT:
+        return "".join(run.insert for run in node.runs if not run.is_embed)
+    return None if node.kind is Kind.EMPTY else _to_xml(node, done)
+
+
+def _plain_entries(node: Node, done: dict[Node, Any]) -> dict[str, Any]:
+    return {
+        well_formed(key): done.pop(value) if isinstance(value, Node) else to_json(value)
+        for key, value in node.entries.items()
+        if value is not UNDEFINED
+    }
+
+
+def _to_xml(node: Node, done: dict[Node, Any]) -> str:
+    """What `toString()` returns: nothing is escaped, and what is no XML is as `String` has it."""
+
+    def written(value: Any) -> str:
+        if not isinstance(value, Node):
+            return to_string(value)
+        inside = done.pop(value)
+        return inside if isinstance(inside, str) else "[object Object]"
+
+    if node.kind is Kind.XML_TEXT:
+        return "".join(_with_tags(written(run.insert), run.attributes) for run in node.runs)
+    children = "".join(map(written, node.items))
+    if node.kind is Kind.XML_FRAGMENT:
+        return children
+    attributes = "".join(f' {key}="{written(value)}"' for key, value in _sorted(node.entries))
+    name = node.name.lower()
+    return f"<{name}{attributes}>{children}</{name}>"
+
+
+def _with_tags(text: str, attributes: dict[str, Any]) -> str:
+    opening = closing = ""
+    for name, value in _sorted(attributes):
+        members = "".join(f' {key}="{to_string(member)}"' for key, member in _members(value))
+        opening += f"<{name}{members}>"
+        closing = f"</{name}>{closing}"
+    return opening + text + closing
+
+
+def _members(value: Any) -> list[tuple[str, Any]]:
+    """What `for (const key in value)` goes through, sorted."""
+    if isinstance(value, str):
+        value = utf16_units(value)
+    if isinstance(value, list):
+        value = {str(index): each for index, each in enumerate(value)}
+    return _sorted(value) if isinstance(value, dict) else []
+
+
+def _sorted(members: dict[str, Any]) -> list[tuple[str, Any]]:
+    """As JavaScript sorts strings: by UTF-16 units."""
+    ordered = sorted(members.items(), key=lambda member: member[0].encode("utf-16-be", "surrogatepass"))
+    return [(well_formed(key), value) for key, value in ordered]
+
+
+def _rich(node: Node, done: dict[Node, Any]) -> dict[str, Any]:
+    """With everything that can be told."""
+
+    def written(value: Any) -> Any:
+        return done.pop(value) if isinstance(value, Node) else to_tagged(value)
+
+    form: dict[str, Any] = {"$": node.kind.value}
+    entries = {well_formed(key): written(value) for key, value in node.entries.items()}
+    if node.kind in (Kind.XML_ELEMENT, Kind.XML_HOOK):
+        form["name"] = node.name
+    if node.kind in MAPS:
+        form["entries"] = entries
+        return form
+    if node.kind is Kind.XML_ELEMENT or entries:
+        form["attributes"] = entries
+    if node.kind in TEXTS:
+        form["delta"] = [_rich_run(run, written(run.insert)) for run in node.runs]
+    elif node.kind is not Kind.EMPTY:
+        form["children" if node.kind in _XML else "items"] = [written(each) for each in node.items]
+    return form
+
+
+def _rich_run(run: Run, insert: Any) -> dict[str, Any]:
+    return {"insert": insert, "attributes": to_tagged(run.attributes)} if run.attributes else {"insert": insert}
