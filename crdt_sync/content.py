@@ -24,9 +24,18 @@ from .javascript import UNDEFINED, parse_json, to_json, to_string, to_tagged, ut
 from .order import Item, Type, read_roots
 from .structure import ANY, BINARY, DOC, EMBED, FORMAT, JSON, NONE, STRING, TYPE
 
-ATTRIBUTES_MAX = 16 << 20
-"""How many characters the attributes of all runs of text may have. One format of 1 MB around 10,000 bold words would
-otherwise be written 10,000 times; 100,000 bold words with a link each stay below."""
+ATTRIBUTES_MAX = 32 << 20
+"""About how many bytes the attributes of all runs of text may take. One format of 1 MB around 10,000 bold words would
+otherwise be written 10,000 times; 100,000 links of 100 characters stay below."""
+
+_ATTRIBUTE_SIZE = 50
+"""Of one without key and value, in memory."""
+
+_MEMBER_SIZE = 12
+"""In the string of an XML text, each UTF-16 unit of a string attribute, each element of a list, is an XML attribute."""
+
+_MEMBERS_MAX = 1000
+"""How many of those are written. Strings as attributes of XML are a mistake, and few are as long."""
 
 
 class Kind(Enum):
@@ -150,7 +159,7 @@ class _Reader:
             values = self._values(item)
             node.entries[key] = values[-1] if values else UNDEFINED
         if node.kind in TEXTS:
-            self._fill_runs(type_, node.runs)
+            self._fill_runs(type_, node)
         elif node.kind not in MAPS:
             for item in type_.sequence.visible():
                 node.items += self._values(item)
@@ -169,9 +178,10 @@ class _Reader:
         values: list[Any] = item.content
         return values
 
-    def _fill_runs(self, type_: Type, runs: list[Run]) -> None:
-        current = _Attributes()
-        of_run = _Attributes()
+    def _fill_runs(self, type_: Type, node: Node) -> None:
+        runs = node.runs
+        current = _Attributes(member_size=_MEMBER_SIZE if node.kind is Kind.XML_TEXT else 1)
+        of_run = current.copy()
         parts: list[str] = []
         changed = False
 
@@ -201,30 +211,36 @@ class _Reader:
     def _count(self, attributes: "_Attributes") -> None:
         self._attributes_size += attributes.size
         if self._attributes_size > ATTRIBUTES_MAX:
-            raise ContentTooCostly(f"the attributes of all runs of text have more than {ATTRIBUTES_MAX} characters")
+            raise ContentTooCostly(f"the attributes of all runs of text take more than {ATTRIBUTES_MAX} bytes")
 
 
 class _Attributes:
     """What text is formatted with at some place."""
 
-    def __init__(self) -> None:
+    def __init__(self, member_size: int) -> None:
         self.texts: dict[str, str] = {}
         """By key, text that is equal for equal values."""
-        self._values: dict[str, Any] = {}
         self.size = 0
+        """See `ATTRIBUTES_MAX`."""
+        self._values: dict[str, Any] = {}
+        self._member_size = member_size
 
     def set(self, key: str, text: str) -> None:
         if key in self.texts:
-            self.size -= len(key) + len(self.texts.pop(key))
-            del self._values[key]
+            self.size -= self._size_of(key)
+            del self.texts[key], self._values[key]
         value = parse_json(text)
         if value is not None:
             self.texts[key] = json.dumps(value, sort_keys=True)
             self._values[key] = value
-            self.size += len(key) + len(self.texts[key])
+            self.size += self._size_of(key)
+
+    def _size_of(self, key: str) -> int:
+        member_size = self._member_size if isinstance(self._values[key], str | list) else 1
+        return _ATTRIBUTE_SIZE + len(key) + len(self.texts[key]) * member_size
 
     def copy(self) -> "_Attributes":
-        other = _Attributes()
+        other = _Attributes(self._member_size)
         other.texts, other._values, other.size = self.texts.copy(), self._values.copy(), self.size
         return other
 
@@ -297,9 +313,9 @@ def _with_tags(text: str, attributes: dict[str, Any]) -> str:
 def _members(value: Any) -> list[tuple[str, Any]]:
     """What `for (const key in value)` goes through, sorted."""
     if isinstance(value, str):
-        value = utf16_units(value)
+        value = utf16_units(value[: _MEMBERS_MAX + 1])
     if isinstance(value, list):
-        value = {str(index): each for index, each in enumerate(value)}
+        value = {str(index): each for index, each in enumerate(value[:_MEMBERS_MAX])}
     return _sorted(value) if isinstance(value, dict) else []
 
 
@@ -325,11 +341,20 @@ def _rich(node: Node, done: dict[Node, Any]) -> dict[str, Any]:
     if node.kind is Kind.XML_ELEMENT or entries:
         form["attributes"] = entries
     if node.kind in TEXTS:
-        form["delta"] = [_rich_run(run, written(run.insert)) for run in node.runs]
+        form["delta"] = _rich_delta(node.runs, [written(run.insert) for run in node.runs])
     elif node.kind is not Kind.EMPTY:
         form["children" if node.kind in _XML else "items"] = [written(each) for each in node.items]
     return form
 
 
-def _rich_run(run: Run, insert: Any) -> dict[str, Any]:
-    return {"insert": insert, "attributes": to_tagged(run.attributes)} if run.attributes else {"insert": insert}
+def _rich_delta(runs: list[Run], inserts: list[Any]) -> list[dict[str, Any]]:
+    # Runs share the values of their attributes. So do these.
+    tagged: dict[int, Any] = {}
+    delta: list[dict[str, Any]] = []
+    for run, insert in zip(runs, inserts, strict=True):
+        delta.append({"insert": insert})
+        for key, value in run.attributes.items():
+            if id(value) not in tagged:
+                tagged[id(value)] = to_tagged(value)
+            delta[-1].setdefault("attributes", {})[well_formed(key)] = tagged[id(value)]
+    return delta

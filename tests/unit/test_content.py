@@ -208,17 +208,33 @@ def test_a_document_that_is_all_conflicts_is_refused_in_time(monkeypatch: pytest
         read_content(tangled)
 
 
+def formatted(attribute: bytes, runs: int, kind: bytes = TEXT) -> list[bytes]:
+    """A text that is formatted with `attribute` all over, and differently word by word."""
+    structs = [item(7, R, kind), item(6, b"\0", ref(1, 0), var_bytes(b"link"), var_bytes(attribute))]
+    clock = 1
+    for n in range(runs):
+        structs += [item(134, ref(1, clock), K, var_bytes(b"%d" % n)), item(132, ref(1, clock + 1), X)]
+        clock += 2
+    return structs
+
+
 def test_formats_that_would_be_written_over_and_over_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(content_module, "ATTRIBUTES_MAX", 10_000)
-    structs, clock = [item(6, R, var_bytes(b"link"), var_bytes(b'"' + b"x" * 1000 + b'"'))], 0
-    for n in range(10):
-        structs.append(item(134, ref(1, clock), K, var_bytes(b"%d" % n)))
-        structs.append(item(132, ref(1, clock + 1), X))
-        clock += 2
+    link = b'"' + b"x" * 1000 + b'"'
 
+    assert len(shown(*formatted(link, 8)).roots["r"].items[0].runs) == 8
     with pytest.raises(ContentTooCostly):
-        shown(*structs)
-    assert len(shown(*structs[:-4]).roots["r"].runs) == 8
+        shown(*formatted(link, 10))
+    with pytest.raises(ContentTooCostly):
+        shown(*formatted(link, 1, b"\6"))  # as XML it takes a dozen bytes for each x
+    with pytest.raises(ContentTooCostly):
+        shown(*formatted(b"1", 100))
+
+
+def test_of_a_long_string_xml_text_has_no_more_than_a_thousand_attributes() -> None:
+    content = shown(*formatted(b'"' + b"x" * 1200 + b'"', 1, b"\6"))
+
+    assert content.to_json()["r"].count('="x"') == 1000
 
 
 async def test_in_a_thread_a_large_document_leaves_the_event_loop_its_turns() -> None:
