@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from crdt_sync.content import Content, Kind, read_content
+from crdt_sync.content import Content, Kind, Node, read_content
 from crdt_sync.content_text import to_text
 from crdt_sync.document import Document
 from crdt_sync.errors import ProtocolError, SyncError
@@ -134,13 +134,10 @@ def test_content_is_what_real_yjs_shows_of_every_history(histories: int, yjs: Yj
             check_forms(content)
         kinds_seen |= {node.kind for node in content.nodes}
         for name, root in content.roots.items():
-            # The one thing that can't be told is what an embedded type is embedded in.
-            only_types = all(
-                run["insert"].__class__ is dict for run in history.content.get("text", {}).get("delta", [])
-            )
-            assert root.kind is Kind.EMPTY or KINDS[root.kind] == name or (name == "text" and only_types), (
-                f"seed {seed}"
-            )
+            # What can't be told is into what kind of root somebody put nothing but shared types.
+            inside = [*root.items, *(run.insert for run in root.runs)]
+            only_types = all(isinstance(each, Node) for each in inside)
+            assert KINDS[root.kind] == name or only_types, f"seed {seed}"
     assert kinds_seen == set(Kind)
 
 

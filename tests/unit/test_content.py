@@ -208,6 +208,14 @@ def test_a_document_that_is_all_conflicts_is_refused_in_time(monkeypatch: pytest
         read_content(tangled)
 
 
+def test_a_format_without_effect_divides_no_run() -> None:
+    bold = var_bytes(b"bold") + var_bytes(b'{"a":1,"b":2}')
+    again = var_bytes(b"bold") + var_bytes(b'{"b":2,"a":1.0}')
+    content = shown(item(6, R, bold), *(item(132 + 2 * (n % 2), ref(1, n), again if n % 2 else X) for n in range(3)))
+
+    assert content.to_json(rich=True)["r"]["delta"] == [{"insert": "xx", "attributes": {"bold": {"a": 1, "b": 2}}}]
+
+
 def formatted(attribute: bytes, runs: int, kind: bytes = TEXT) -> list[bytes]:
     """A text that is formatted with `attribute` all over, and differently word by word."""
     structs = [item(7, R, kind), item(6, b"\0", ref(1, 0), var_bytes(b"link"), var_bytes(attribute))]
