@@ -17,6 +17,8 @@ from starlette.responses import JSONResponse, Response
 from auth import Grant, Right
 from persistence import Revocation, RevocationKind, StoreError
 
+from ..content import read_content
+from ..content_text import to_text
 from ..errors import DocumentGone, Forbidden, MessageTooBig, StoreBehind
 from ..room import Room
 from ..sessions import Stay
@@ -38,6 +40,7 @@ CLOSE_S = 2.0
 SMALL_BODY_BYTES_MAX = 64 << 10
 KINDS: dict[str, RevocationKind] = {"user": "user", "token": "token", "room": "room"}
 UPDATE = "application/octet-stream"
+FORMATS = ("update", "json", "rich", "text")
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,12 +122,19 @@ async def show_room(call: Call) -> Response:
 
 
 async def get_document(call: Call) -> Response:
-    """Get a document's content, as one Yjs update (v1)."""
-    if call.request.query_params.get("format", "update") != "update":
-        raise Problem(400, "unknown format", "format=update is what there is")
+    """Get a document's content: as one Yjs update (v1), or with `?format=` as `json`, `rich` (JSON with types) or `text`."""
+    form = call.request.query_params.get("format", "update")
+    if form not in FORMATS:
+        raise Problem(400, "unknown format", f"format is one of {', '.join(FORMATS)}")
     await _head(call)
     async with call.parts.rooms.hold(call.room) as room:
-        return Response(room.content(), media_type=UPDATE)
+        update = room.content()
+    if form == "update":
+        return Response(update, media_type=UPDATE)
+    # It is Python, and long: in a thread, the event loop gets its turns. Several would only take them from each other.
+    async with call.parts.showing:
+        body = await asyncio.to_thread(_show, update, form)
+    return Response(body, media_type="text/plain" if form == "text" else "application/json")
 
 
 async def apply_update(call: Call) -> Response:
@@ -269,6 +279,13 @@ OPERATIONS: tuple[Operation, ...] = (
     Operation("POST", "/revocations", Right.ADMIN, revoke),
     Operation("DELETE", "/revocations/{kind}/{value}", Right.ADMIN, unrevoke),
 )
+
+
+def _show(update: bytes, form: str) -> bytes:
+    content = read_content(update)
+    if form == "text":
+        return to_text(content).encode()
+    return json.dumps(content.to_json(rich=form == "rich"), ensure_ascii=False, allow_nan=False).encode()
 
 
 def authorize(operation: Operation, grant: Grant, values: dict[str, str]) -> None:

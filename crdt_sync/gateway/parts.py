@@ -1,6 +1,7 @@
 """What the routes work with; made anew by each lifespan, found in `app.state.parts`."""
 
-from dataclasses import dataclass
+import asyncio
+from dataclasses import dataclass, field
 
 from persistence import Store
 
@@ -21,3 +22,5 @@ class Parts:
     sessions: Sessions
     revocations: Revocations
     readiness: Readiness
+    showing: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(1))
+    """Held by whoever shows a document's content."""

@@ -115,6 +115,27 @@ async def test_an_update_is_applied_stored_and_heard_by_clients(guarded: ServerP
 
 
 @pytest.mark.parametrize(
+    ("form", "media_type", "shown"),
+    [
+        ("json", "application/json", b'{"t": "x"}'),
+        ("rich", "application/json", None),
+        ("text", "text/plain; charset=utf-8", None),
+    ],
+)
+async def test_a_document_is_shown_to_people_and_programs(
+    form: str, media_type: str, shown: bytes | None, guarded: ServerProcess, room: str
+) -> None:
+    await post(guarded, room)
+
+    answer = await request(guarded.url, "GET", f"/api/v1/rooms/{room}/document?format={form}", bearer=ROOT)
+
+    assert (answer.status, answer.headers["content-type"]) == (200, media_type)
+    assert b"x" in answer.body
+    if shown is not None:
+        assert answer.body == shown
+
+
+@pytest.mark.parametrize(
     ("method", "path", "body", "status", "title"),
     [
         ("POST", "/api/v1/rooms/x/updates", b"\x01\xff", 400, "malformed update"),
