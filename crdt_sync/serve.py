@@ -155,8 +155,10 @@ def _banner(settings: Settings, port: int, stored: str, guarded: bool) -> str:
     host = f"[{settings.host}]" if ":" in settings.host else settings.host
     url = f"ws://{host}:{port}"
     shared = f"\n  processes      {settings.workers}, which meet in Redis" if settings.workers > 1 else ""
+    options = ""
     if guarded:
-        who = "whoever shows a token, as far as it grants"
+        who = "whoever shows a token, as far as it grants (crdt-sync token makes one)"
+        options = ", { params: { token } }"
     else:
         who = "ANYONE WHO CAN REACH THIS ADDRESS" if settings.insecure_open else "anyone on this machine"
         who += ", to read and write every room, without a token"
@@ -167,7 +169,7 @@ def _banner(settings: Settings, port: int, stored: str, guarded: bool) -> str:
   storing in     {stored}{shared}
   open to        {who}
 
-  Try it:        new WebsocketProvider("{url}", "trip-1", doc)
+  Try it:        new WebsocketProvider("{url}", "trip-1", doc{options})
   Stop it:       Ctrl-C, which stores everything first
 """
 
