@@ -15,7 +15,7 @@ from .api import OPERATIONS, Call, Operation, authorize
 from .openapi import document
 from .parts import Parts
 from .problems import Problem, problem_of
-from .sync import check_room_name
+from .sync import check_room_name, own_path
 
 log = logging.getLogger("crdt_sync.api")
 
@@ -58,12 +58,11 @@ class ApiEndpoint:
 
 
 def _segments(request: Request) -> list[str]:
-    path: bytes = request.scope["raw_path"]
-    start = path.find(BASE)
-    if start < 0:
+    path = own_path(request.scope)
+    if not path.startswith(BASE):
         raise Problem(404, "no such resource", "the API is below /api/v1/; /api/v1/openapi.json describes it")
     try:
-        return [unquote_to_bytes(part).decode() for part in path[start + len(BASE) :].split(b"/")]
+        return [unquote_to_bytes(part).decode() for part in path.removeprefix(BASE).split(b"/")]
     except UnicodeDecodeError as error:
         raise Problem(400, "malformed request", "paths are UTF-8") from error
 

@@ -7,7 +7,7 @@ import logging
 import unicodedata
 from collections.abc import Hashable
 from dataclasses import replace
-from urllib.parse import quote, unquote_to_bytes
+from urllib.parse import unquote_to_bytes
 
 from starlette.types import Message, Receive, Scope, Send
 
@@ -43,11 +43,8 @@ def room_name(scope: Scope) -> str:
     Raises:
         InvalidRoomName: Not 1 to 255 bytes of UTF-8 without control characters, or reserved.
     """
-    path: bytes = scope["raw_path"]
-    root = quote(scope.get("root_path", "")).encode()
-    encoded = path.removeprefix(root).removeprefix(b"/")
     try:
-        name = unquote_to_bytes(encoded).decode()
+        name = unquote_to_bytes(own_path(scope).removeprefix(b"/")).decode()
     except UnicodeDecodeError as error:
         raise InvalidRoomName(f"a room name is UTF-8: {error}") from error
     return check_room_name(name)
@@ -67,6 +64,16 @@ def check_room_name(name: str) -> str:
     if name.startswith(RESERVED):
         raise InvalidRoomName(f"/{RESERVED} is reserved")
     return name
+
+
+def own_path(scope: Scope) -> bytes:
+    """The raw path without that of the application that this one is mounted in, however that is encoded."""
+    path: bytes = scope["raw_path"]
+    root = scope.get("root_path", "").encode()
+    end = 0
+    for _ in root:
+        end += 3 if path[end : end + 1] == b"%" else 1
+    return path[end:] if unquote_to_bytes(path[:end]) == root else path
 
 
 class SyncEndpoint:
