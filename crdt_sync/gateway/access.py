@@ -69,12 +69,20 @@ class Access:
         grant = await self._verified(credentials)
         if grant.issued_at is None:
             grant = replace(grant, issued_at=time.time())
-        if grant.expires_at is not None and grant.expires_at <= time.time():
-            raise Unauthorized("the grant has expired", reason="credential expired")
         if credentials.room is not None:
             require(grant, credentials.room, Right.READ)
-        self._revocations.check(grant, credentials.room)
+        self.check(grant, credentials.room)
         return grant
+
+    def check(self, grant: Grant, room: str | None) -> None:
+        """Check that a grant that was judged before still counts.
+
+        Raises:
+            SyncError: It has expired, or was revoked.
+        """
+        if grant.expires_at is not None and grant.expires_at <= time.time():
+            raise Unauthorized("the grant has expired", reason="credential expired")
+        self._revocations.check(grant, room)
 
     async def _verified(self, credentials: Credentials) -> Grant:
         assert self._verifier is not None, "an open server judges nobody"

@@ -37,6 +37,8 @@ PRESENCE_S = 0.3
 FORGET_AFTER_S = 60.0
 # And on this one, usually after this.
 CLOSE_S = 2.0
+# 16 MiB at 4.5 Mbit/s.
+BODY_TIMEOUT_S = 30.0
 SMALL_BODY_BYTES_MAX = 64 << 10
 # A time near the end of the calendar has no counterpart in some time zones, and stores couldn't read it again.
 UNTIL_MAX = timedelta(days=3653)
@@ -62,19 +64,26 @@ class Call:
         return self.values["room"]
 
     async def body(self, bytes_max: int) -> bytes:
-        """The request's body.
+        """The request's body. May take its time; the grant still counts then.
 
         Raises:
             MessageTooBig: It is larger.
+            Problem: It doesn't come to an end.
+            SyncError: The grant counts no longer.
         """
         parts = bytearray()
         try:
-            async for part in self.request.stream():
-                parts += part
-                if len(parts) > bytes_max:
-                    raise MessageTooBig(f"a body of more than {bytes_max} bytes")
+            async with asyncio.timeout(BODY_TIMEOUT_S):
+                async for part in self.request.stream():
+                    parts += part
+                    if len(parts) > bytes_max:
+                        raise MessageTooBig(f"a body of more than {bytes_max} bytes")
         except ClientDisconnect as error:
             raise Problem(400, "request cut short") from error
+        except TimeoutError as error:
+            detail = f"the body took longer than {BODY_TIMEOUT_S:g} s"
+            raise Problem(408, "request timeout", detail, headers={"connection": "close"}) from error
+        self.parts.access.check(self.grant, self.values.get("room"))
         return bytes(parts)
 
 

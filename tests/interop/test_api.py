@@ -186,6 +186,29 @@ async def test_what_can_not_be_done_is_a_problem(
     assert (answer.status, answer.headers["content-type"], answer.json["title"]) == (status, PROBLEM, title)
 
 
+@pytest.mark.parametrize("ends", ["expired", "revoked"])
+async def test_a_body_that_ends_after_its_grant_is_not_taken(ends: str, tmp_path: Path) -> None:
+    async with ServerProcess(tmp_path, env=GUARDED | {"CRDT_SYNC_JWT_LEEWAY_S": "0"}) as server:
+        bearer = token("ann", ttl_s=1 if ends == "expired" else 60, jti="t1")
+        ann = await RawClient.open_socket(server.port)
+        head = f"POST /api/v1/rooms/trip-1/updates HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {bearer}\r\n"
+        await ann.send_bytes(f"{head}Content-Length: {len(UPDATE)}\r\n\r\n".encode() + UPDATE[:3])
+        # Asked after it, answered after it was judged.
+        answer = await request(server.url, "GET", "/api/v1/rooms", bearer=bearer)
+        assert answer.status == 200
+        if ends == "revoked":
+            await request(server.url, "POST", "/api/v1/revocations", bearer=ROOT, body={"token": "t1"})
+        else:
+            while (await request(server.url, "GET", "/api/v1/rooms", bearer=bearer)).status == 200:
+                await asyncio.sleep(0.05)
+
+        await ann.send_bytes(UPDATE[3:])
+
+        assert (await ann.read_head()).startswith("HTTP/1.1 401 ")
+        await ann.close()
+        assert (await request(server.url, "GET", "/api/v1/rooms/trip-1", bearer=ROOT)).status == 404
+
+
 async def test_rooms_are_listed_as_far_as_they_may_be_read(tmp_path: Path) -> None:
     async with ServerProcess(tmp_path, env=GUARDED) as server:
         names = [f"trip-{number}" for number in range(5)] + ["a%2Fb", "z"]
