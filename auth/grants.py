@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import IntEnum
 from types import MappingProxyType
 from typing import Final
@@ -43,6 +43,8 @@ class Grant:
     """For people."""
     color: str | None = None
     """A CSS colour: `#rgb`, `#rrggbb` or `#rrggbbaa`."""
+    _lengths: tuple[int, ...] = field(init=False, repr=False, compare=False)
+    """Of the prefixes, the longest first."""
 
     def __post_init__(self) -> None:
         rooms = dict(self.rooms)
@@ -51,6 +53,8 @@ class Grant:
         for pattern, right in rooms.items():
             _check(pattern, right)
         object.__setattr__(self, "rooms", MappingProxyType(rooms))
+        lengths = {len(pattern) - 1 for pattern in rooms if pattern.endswith("*")}
+        object.__setattr__(self, "_lengths", tuple(sorted(lengths, reverse=True)))
 
     def right(self, room: str) -> Right | None:
         """Return what is allowed in a room, or None.
@@ -61,8 +65,8 @@ class Grant:
         if exact is not None:
             return exact
         # By the name and not by the entries: grants may have thousands of them.
-        for length in range(min(len(room), ROOM_BYTES_MAX - 1), -1, -1):
-            right = self.rooms.get(room[:length] + "*")
+        for length in self._lengths:
+            right = self.rooms.get(room[:length] + "*") if length <= len(room) else None
             if right is not None:
                 return right
         return None

@@ -6,6 +6,7 @@ connection to it. What isn't about a single room needs one for `*`.
 
 import asyncio
 import json
+from collections import Counter
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -20,6 +21,7 @@ from persistence import Revocation, RevocationKind, StoreError
 from ..content import read_content
 from ..content_text import to_text
 from ..errors import DocumentGone, Forbidden, MessageTooBig, StoreBehind
+from ..pacing import unhurried
 from ..room import Room
 from ..sessions import Stay
 from ..settings import Settings
@@ -118,18 +120,21 @@ async def list_rooms(call: Call) -> Response:
     query = call.request.query_params
     prefix, after = query.get("prefix", ""), query.get("after", "")
     found = []
-    for document in await call.parts.store.documents():
+    async for document in unhurried(await call.parts.store.documents()):
         if document.name > after and document.name.startswith(prefix) and call.grant.right(document.name):
-            found.append(_summary(call, document.name, document.head_seq))
+            found.append(document)
             if len(found) > limit:
                 break
-    more = len(found) > limit
-    return JSONResponse({"rooms": found[:limit], "next": found[limit - 1]["name"] if more else None})
+    here = Counter(stay.room.name for stay in call.parts.sessions)
+    rooms = [_summary(call, one.name, one.head_seq, here[one.name]) for one in found[:limit]]
+    return JSONResponse({"rooms": rooms, "next": rooms[-1]["name"] if len(found) > limit else None})
 
 
 async def show_room(call: Call) -> Response:
     """Tell what is known of a document."""
-    return JSONResponse(_summary(call, call.room, await _head(call)))
+    seq = await _head(call)
+    here = sum(stay.room.name == call.room for stay in call.parts.sessions)
+    return JSONResponse(_summary(call, call.room, seq, here))
 
 
 async def get_document(call: Call) -> Response:
@@ -315,9 +320,8 @@ def authorize(operation: Operation, grant: Grant, values: dict[str, str]) -> Non
         raise Forbidden(f"{operation.right.name.lower()} in '*' is not granted")
 
 
-def _summary(call: Call, name: str, seq: int) -> dict[str, Any]:
-    here = [one for one in call.parts.sessions if one.room.name == name]
-    return {"name": name, "seq": seq, "open": name in call.parts.rooms, "connections": len(here)}
+def _summary(call: Call, name: str, seq: int, connections: int) -> dict[str, Any]:
+    return {"name": name, "seq": seq, "open": name in call.parts.rooms, "connections": connections}
 
 
 async def _head(call: Call) -> int:
