@@ -2,22 +2,24 @@
 
 import json
 import math
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
 from .errors import CredentialExpired, CredentialInvalid, LifetimeTooLong
-from .grants import ROOMS_MAX, Grant, Right, printable
+from .grants import (
+    COLOR,
+    NAME_CHARACTERS_MAX,
+    ROOMS_MAX,
+    TIME_MAX,
+    TOKEN_ID_CHARACTERS_MAX,
+    USER_CHARACTERS_MAX,
+    Grant,
+    Right,
+    printable,
+)
 
-SUB_CHARACTERS_MAX: Final = 255
-NAME_CHARACTERS_MAX: Final = 100
-TOKEN_ID_CHARACTERS_MAX: Final = 255
 RIGHTS: Final[Mapping[str, Right]] = {right.name.lower(): right for right in Right}
-
-_COLOR: Final = re.compile(r"#(?:[0-9A-Fa-f]{3}|[0-9A-Fa-f]{6}|[0-9A-Fa-f]{8})")
-# Unix seconds beyond it aren't exact in JSON, and no date either.
-_TIME_MAX: Final = 2**53
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,11 +83,11 @@ def read_grant(claims: Mapping[str, Any], rules: Rules, *, now: float) -> Grant:
         if moment is not None and moment > now + rules.leeway_s:
             raise CredentialInvalid(f"the token's {name!r} is {moment - now:.0f} s in the future")
     _check_parties(claims, rules)
-    user = _text(claims, "sub", SUB_CHARACTERS_MAX)
+    user = _text(claims, "sub", USER_CHARACTERS_MAX)
     if not user:
         raise CredentialInvalid("the token's 'sub' is missing or empty")
     color = _text(claims, "color", 9)
-    if color is not None and not _COLOR.fullmatch(color):
+    if color is not None and not COLOR.fullmatch(color):
         raise CredentialInvalid("the token's 'color' is not #rgb, #rrggbb or #rrggbbaa")
     try:
         return Grant(
@@ -118,7 +120,7 @@ def _time(claims: Mapping[str, Any], name: str) -> float | None:
         return None
     value = claims[name]
     # A bool is an int in Python. Integers of any length are compared before they become floats, which might not hold them.
-    if isinstance(value, bool) or not isinstance(value, int | float) or not -_TIME_MAX < value < _TIME_MAX:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not -TIME_MAX < value < TIME_MAX:
         raise CredentialInvalid(f"the token's {name!r} is not a number of Unix seconds")
     assert math.isfinite(value)
     return float(value)

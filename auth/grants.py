@@ -9,6 +9,12 @@ from typing import Final
 
 ROOMS_MAX: Final = 10_000
 ROOM_BYTES_MAX: Final = 255
+USER_CHARACTERS_MAX: Final = 255
+TOKEN_ID_CHARACTERS_MAX: Final = 255
+NAME_CHARACTERS_MAX: Final = 100
+COLOR: Final = re.compile(r"#(?:[0-9A-Fa-f]{3}|[0-9A-Fa-f]{6}|[0-9A-Fa-f]{8})")
+# Unix seconds beyond it aren't exact in JSON, and no date either.
+TIME_MAX: Final = 2**53
 
 # Control characters, and halves of surrogate pairs, which no UTF-8 can hold.
 _UNPRINTABLE: Final = re.compile(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
@@ -27,26 +33,40 @@ class Grant:
     """What somebody may do, and until when.
 
     Raises:
-        ValueError: The rooms are no such map. The text says which entry.
+        ValueError: A field is not what it says below. The text says which.
     """
 
     user: str | None
-    """Who it is. None only for the open server."""
+    """Who it is, 1 to 255 printable characters. It is stored with each update. None only for the open server."""
     rooms: Mapping[str, Right]
     """From the name of a room, or a prefix of names and a `*`, to the right there. A copy is kept."""
     expires_at: float | None = None
-    """Unix seconds."""
+    """Unix seconds. None: never."""
     issued_at: float | None = None
     """Unix seconds. None: it was judged just now. A token that doesn't say counts as 0, older than any revocation."""
     token_id: str | None = None
     name: str | None = None
-    """For people."""
+    """For people, at most 100 printable characters."""
     color: str | None = None
     """A CSS colour: `#rgb`, `#rrggbb` or `#rrggbbaa`."""
     _lengths: tuple[int, ...] = field(init=False, repr=False, compare=False)
     """Of the prefixes, the longest first."""
 
     def __post_init__(self) -> None:
+        for name, text, characters_max in (
+            ("user", self.user, USER_CHARACTERS_MAX),
+            ("token_id", self.token_id, TOKEN_ID_CHARACTERS_MAX),
+            ("name", self.name, NAME_CHARACTERS_MAX),
+        ):
+            if text is not None and not (isinstance(text, str) and printable(text, characters_max)):
+                raise ValueError(f"{name} is a text of at most {characters_max} printable characters, not {text!r:.40}")
+        if self.user == "":
+            raise ValueError("user is empty")
+        if self.color is not None and not (isinstance(self.color, str) and COLOR.fullmatch(self.color)):
+            raise ValueError(f"color is #rgb, #rrggbb or #rrggbbaa, not {self.color!r:.40}")
+        for name, moment in (("expires_at", self.expires_at), ("issued_at", self.issued_at)):
+            if moment is not None and not _is_time(moment):
+                raise ValueError(f"{name} is a number of Unix seconds, not {moment!r:.40}")
         rooms = dict(self.rooms)
         if len(rooms) > ROOMS_MAX:
             raise ValueError(f"a grant has at most {ROOMS_MAX} rooms, not {len(rooms)}")
@@ -75,6 +95,10 @@ class Grant:
 def printable(text: str, characters_max: int) -> bool:
     """Whether a text is short enough, and could be shown and stored."""
     return len(text) <= characters_max and not _UNPRINTABLE.search(text)
+
+
+def _is_time(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and -TIME_MAX < value < TIME_MAX
 
 
 def _check(pattern: object, right: object) -> None:

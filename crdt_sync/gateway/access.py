@@ -100,6 +100,9 @@ class Access:
             raise SyncError(f"the verifier failed: {type(error).__name__}") from error
         if not isinstance(grant, Grant):
             raise SyncError(f"the verifier returned {type(grant).__name__}, not a Grant")
+        if grant.user is None:
+            # Nothing would be stamped: they could pass for anybody. Guests need names, such as guest-7.
+            raise SyncError("the verifier returned a grant of nobody")
         return grant
 
     def _check_origin(self, headers: Mapping[str, str]) -> None:

@@ -54,6 +54,8 @@ async def join(url: str, cookie: str | None, room: str = "trip-1") -> RawClient:
         ("user=slow", 503, b"try again later\n"),
         ("user=bug", 500, b"internal error\n"),
         ("user=nothing", 500, b"internal error\n"),
+        ("user=nobody", 500, b"internal error\n"),
+        ("user=number", 500, b"internal error\n"),
     ],
 )
 async def test_what_a_verifier_does_is_an_answer(cookie: str | None, status: int, body: bytes, url: str) -> None:

@@ -1,7 +1,11 @@
 """What a grant allows: exact names, prefixes, and nothing else."""
 
+import math
 import time
 from collections.abc import Mapping
+from datetime import UTC, datetime
+from decimal import Decimal
+from typing import Any
 
 import pytest
 
@@ -103,6 +107,36 @@ def test_thousands_of_rooms_take_no_longer_than_a_few() -> None:
 def test_a_grant_of_no_such_rooms_can_not_be_made(rooms: Mapping[str, Right]) -> None:
     with pytest.raises(ValueError, match=r"\w"):
         Grant(user="ann", rooms=rooms)
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"user": 42},
+        {"user": ""},
+        {"user": "a\x00"},
+        {"user": "\ud800"},
+        {"user": "a" * 256},
+        {"token_id": 7},
+        {"name": "a" * 101},
+        {"name": "a\nb"},
+        {"color": "red;}"},
+        {"color": 0xFF0000},
+        {"expires_at": math.nan},
+        {"expires_at": math.inf},
+        {"expires_at": "2030-01-01"},
+        {"expires_at": datetime(2030, 1, 1, tzinfo=UTC)},
+        {"expires_at": Decimal(2_000_000_000)},
+        {"expires_at": True},
+        {"issued_at": -math.inf},
+    ],
+    ids=repr,
+)
+def test_a_grant_of_what_can_not_be_stored_shown_or_timed_can_not_be_made(fields: dict[str, Any]) -> None:
+    (name,) = fields
+
+    with pytest.raises(ValueError, match=name):
+        Grant(**{"user": "ann", "rooms": {}} | fields)
 
 
 def test_rights_do_not_change_with_the_map_that_they_came_from() -> None:
