@@ -34,6 +34,7 @@ class Nodes:
         self._lost = lost
         self._missed = missed
         self._handlers: dict[int, Callable[[bytes], None]] = {}
+        self._when_back: list[Callable[[], None]] = []
         self.ignored = 0
         """Messages that this version doesn't understand."""
         self._beats = 0
@@ -49,6 +50,10 @@ class Nodes:
     def hear(self, kind: Kind, handler: Callable[[bytes], None]) -> None:
         """Have a handler get the bodies of messages of this kind from other nodes. It may not raise."""
         self._handlers[kind] = handler
+
+    def when_back(self, then: Callable[[], None]) -> None:
+        """Call `then` whenever the bus is back, and something may have been missed."""
+        self._when_back.append(then)
 
     def tell(self, kind: Kind, body: bytes) -> None:
         """Send a message to all nodes. Like any message, it may be lost."""
@@ -104,6 +109,8 @@ class Nodes:
     def resync(self) -> None:
         """See `bus.Listener`. What wasn't heard meanwhile says nothing."""
         self._listening_since = None
+        for then in self._when_back:
+            then()
 
     def _look(self, now: float) -> None:
         if self._bus.problem is not None:

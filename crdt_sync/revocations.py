@@ -7,7 +7,9 @@ import asyncio
 import json
 import logging
 from collections.abc import Callable, Iterable, Iterator
+from dataclasses import replace
 from datetime import UTC, datetime
+from typing import Any, TypeAlias
 
 from auth import Grant
 from persistence import Revocation, RevocationKind, Store, StoreError
@@ -19,6 +21,10 @@ from .nodes import Nodes
 log = logging.getLogger("crdt_sync.revocations")
 
 LOOK_S = 20.0
+# So long after the bus is back: what is told in the meantime is heard.
+SOON_S = 1.0
+
+_Key: TypeAlias = tuple[str, str]
 
 
 class Revocations:
@@ -37,9 +43,15 @@ class Revocations:
         self._store = store
         self._nodes = nodes
         self._leeway_s = leeway_s
-        self._known: dict[tuple[str, str], Revocation] = {}
+        self._known: dict[_Key, Revocation] = {}
+        # Those of them that were seen in the store. Others are on their way there, on some node, or couldn't be stored.
+        self._kept: set[_Key] = set()
+        # Set at the start for what was revoked after `open`, when this node heard nothing yet.
+        self._soon = asyncio.Event()
+        self._soon.set()
         if nodes is not None:
             nodes.hear(Kind.REVOKED, self._receive)
+            nodes.when_back(self._soon.set)
 
     def __iter__(self) -> Iterator[Revocation]:
         return iter(list(self._known.values()))
@@ -50,18 +62,22 @@ class Revocations:
         Raises:
             StoreError: That failed. Then nobody may be let in.
         """
-        self._learn(await self._store.revocations(now=datetime.now(UTC)))
+        await self._look()
 
     async def run(self) -> None:
         """Look into the store now and then, until cancelled."""
         while True:
-            await asyncio.sleep(LOOK_S)
             try:
-                kept = await self._store.revocations(now=datetime.now(UTC))
+                async with asyncio.timeout(LOOK_S):
+                    await self._soon.wait()
+                await asyncio.sleep(SOON_S)
+            except TimeoutError:
+                pass
+            self._soon.clear()
+            try:
+                await self._look()
             except StoreError as error:
                 log.warning("revocations_not_read", extra={"error": str(error)})
-                continue
-            self._learn(kept)
             self._forget()
 
     async def revoke(self, revocation: Revocation) -> None:
@@ -77,9 +93,16 @@ class Revocations:
         await self._store.revoke(revocation)
 
     async def unrevoke(self, kind: RevocationKind, value: str) -> bool:
-        """Take one back, here at once and on other nodes when they look next; returns whether there was one."""
-        self._known.pop((kind, value), None)
-        return await self._store.unrevoke(kind, value)
+        """Take one back, on all nodes; returns whether there was one.
+
+        Raises:
+            StoreError: It holds still.
+        """
+        was_kept = await self._store.unrevoke(kind, value)
+        was_known = self._drop((kind, value))
+        if self._nodes is not None:
+            self._nodes.tell(Kind.REVOKED, _encode_taken_back(kind, value))
+        return was_kept or was_known
 
     def check(self, grant: Grant, room: str | None) -> None:
         """Check that a grant still counts, in a room if it is about one.
@@ -100,27 +123,49 @@ class Revocations:
         issued_at = grant.issued_at or 0.0
         return issued_at > revocation.revoked_at.timestamp() + self._leeway_s
 
+    async def _look(self) -> None:
+        """Know what is in the store, and no longer what was taken out of it."""
+        found = await self._store.revocations(now=datetime.now(UTC))
+        kept: set[_Key] = {(one.kind, one.value) for one in found}
+        for key in self._kept - kept:
+            self._drop(key)
+        self._kept = kept
+        self._learn(found)
+
     def _learn(self, revocations: Iterable[Revocation]) -> None:
         news = False
         for one in revocations:
             known = self._known.get((one.kind, one.value))
-            if known is None or known.revoked_at < one.revoked_at:
-                self._known[one.kind, one.value] = one
-                news = True
+            news = news or known is None or known.revoked_at < one.revoked_at
+            # As the store does: the latest of both counts, so that nothing shortens what was said before.
+            self._known[one.kind, one.value] = one if known is None else _union(known, one)
         if news:
             self.concerned()
+
+    def _drop(self, key: _Key) -> bool:
+        self._kept.discard(key)
+        return self._known.pop(key, None) is not None
 
     def _forget(self) -> None:
         now = datetime.now(UTC)
         for key, one in list(self._known.items()):
             if one.until <= now:
-                del self._known[key]
+                self._drop(key)
 
     def _receive(self, body: bytes) -> None:
         try:
-            self._learn([_decode(body)])
-        except (ValueError, KeyError, TypeError) as error:
+            found = json.loads(body)
+            if found.get("taken_back"):
+                self._drop((found["kind"], found["value"]))
+            else:
+                self._learn([_decode(found)])
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
             log.warning("bus_message_ignored", extra={"error": str(error)})
+
+
+def _union(one: Revocation, other: Revocation) -> Revocation:
+    revoked_at, until = max(one.revoked_at, other.revoked_at), max(one.until, other.until)
+    return replace(one, revoked_at=revoked_at, until=until)
 
 
 def _encode(one: Revocation) -> bytes:
@@ -128,8 +173,12 @@ def _encode(one: Revocation) -> bytes:
     return json.dumps({"kind": one.kind, "value": one.value, **times}).encode()
 
 
-def _decode(body: bytes) -> Revocation:
-    found = json.loads(body)
+def _encode_taken_back(kind: RevocationKind, value: str) -> bytes:
+    # Nodes that don't know of it miss the times and pass it over.
+    return json.dumps({"kind": kind, "value": value, "taken_back": True}).encode()
+
+
+def _decode(found: dict[str, Any]) -> Revocation:
     times = (datetime.fromisoformat(found[name]) for name in ("revoked_at", "until"))
     revoked_at, until = times
     return Revocation(found["kind"], found["value"], revoked_at=revoked_at, until=until)
