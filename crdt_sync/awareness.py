@@ -45,6 +45,9 @@ CLOCK_MAX = 2**52
 # More states than a room can hold; one message is read in some milliseconds.
 MESSAGE_STATES_MAX = 4096
 
+# No presence needs it, and Python reads little more: what one part could still read, a deeper call could not.
+NESTING_MAX = 100
+
 # What an entry costs in memory beside its state, rounded up from what tracemalloc says on CPython 3.11.
 ENTRY_BYTES = 600
 
@@ -69,7 +72,7 @@ def read_states(payload: bytes) -> list[ClientState]:
 
     Raises:
         ProtocolError: Cut short, trailing bytes, more than `MESSAGE_STATES_MAX` states, or one that isn't what
-            `JSON.parse` accepts.
+            `JSON.parse` accepts, or is nested deeper than `NESTING_MAX`.
     """
     count, pos = read_var_uint(payload, 0)
     if count > MESSAGE_STATES_MAX:
@@ -365,9 +368,25 @@ class Awareness:
 
 def _read_json(text: bytes) -> object:
     try:
-        return json.loads(text.decode(), parse_constant=_refuse_constant)
+        value: object = json.loads(text.decode(), parse_constant=_refuse_constant)
     except (ValueError, RecursionError) as error:
         raise ProtocolError(f"awareness state isn't JSON: {error}") from error
+    if text.count(b"[") + text.count(b"{") > NESTING_MAX and _nests_too_deeply(value):
+        raise ProtocolError(f"awareness state is nested deeper than {NESTING_MAX}")
+    return value
+
+
+def _nests_too_deeply(value: object) -> bool:
+    level = [value]
+    for _ in range(NESTING_MAX):
+        level = [inner for outer in level for inner in _inside(outer)]
+    return any(isinstance(one, dict | list) for one in level)
+
+
+def _inside(value: object) -> Iterable[object]:
+    if isinstance(value, dict):
+        return value.values()
+    return value if isinstance(value, list) else ()
 
 
 def _refuse_constant(name: str) -> None:

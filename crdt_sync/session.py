@@ -76,9 +76,12 @@ class Session:
         if self.grant.color is not None:
             user["color"] = self.grant.color
         state[USER] = user
-        # Escaped, since a state may hold half a surrogate pair, which UTF-8 can't.
         try:
-            return json.dumps(state, separators=(",", ":"), allow_nan=False).encode()
+            try:
+                return json.dumps(state, separators=(",", ":"), allow_nan=False, ensure_ascii=False).encode()
+            except UnicodeEncodeError:
+                # Half a surrogate pair, which only an escape can hold. The other scripts would take three times the bytes.
+                return json.dumps(state, separators=(",", ":"), allow_nan=False).encode()
         except ValueError as error:
             raise ProtocolError("a number in an awareness state is beyond all bounds") from error
 

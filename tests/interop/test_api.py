@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import pytest_asyncio
 
+from crdt_sync.awareness import ClientState, write_states
 from crdt_sync.gateway.api import OPERATIONS
 from crdt_sync.lib0 import write_var_bytes
 from tests.support.api import GUARDED, request, token
@@ -339,3 +340,18 @@ async def test_an_api_of_an_open_server_is_open(server: ServerProcess) -> None:
     answer = await request(server.url, "POST", "/api/v1/rooms/trip-1/updates", body=UPDATE)
 
     assert (answer.status, json.loads(answer.body)) == (200, {"outcome": "new"})
+
+
+async def test_presence_shows_what_python_would_not_write(server: ServerProcess, room: str) -> None:
+    async with await RawClient.connect(server.url, room) as ann:
+        states = [ClientState(7, 1, b'{"half":"\\ud83d"}'), ClientState(8, 1, b'{"big":1e999}')]
+        await ann.send(b"\x01" + write_var_bytes(write_states(states)))
+        await ann.send(b"\x66\x01c")
+        while await ann.receive() != b"\x66\x01c":
+            assert ann.closed is None
+
+        answer = await request(server.url, "GET", f"/api/v1/rooms/{room}/presence")
+
+    assert answer.body == (
+        b'{"clients":[{"client":7,"clock":1,"state":{"half":"\\ud83d"}},{"client":8,"clock":1,"state":{"big":1e999}}]}'
+    )
