@@ -13,7 +13,7 @@ import sys
 from collections import deque
 from collections.abc import AsyncIterator, Collection, Coroutine
 from contextlib import asynccontextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any, TypeVar
 
@@ -63,12 +63,18 @@ class _Entry:
     idle_since: float
     checkpointed_at: float
     follower: Follower | None = None
+    closed: asyncio.Event = field(default_factory=asyncio.Event)
 
     @property
     def room(self) -> Room | None:
         """The room, once it is loaded."""
         done = self.task.done() and not self.task.cancelled() and self.task.exception() is None
         return self.task.result() if done else None
+
+    @property
+    def buried(self) -> bool:
+        """Whether its document was deleted while it was open."""
+        return self.room is not None and self.room.buried
 
     @property
     def settled_elsewhere(self) -> bool:
@@ -86,6 +92,7 @@ class _Entry:
             self.room.close()
         if self.follower is not None:
             self.follower.close()
+        self.closed.set()
 
 
 class Rooms:
@@ -143,6 +150,7 @@ class Rooms:
         """
         if not self._draining:
             await self._judge_suspects(name)
+        await self._buried_unloaded(name)
         if self._draining:
             raise Draining(f"{name!r} was asked for while shutting down")
         loop = asyncio.get_running_loop()
@@ -251,6 +259,15 @@ class Rooms:
                 with suppress(SyncError):
                     await self._judge_suspects(name)
             await asyncio.sleep(SUSPECTS_S)
+
+    async def _buried_unloaded(self, name: str) -> None:
+        """Wait until a room that was deleted is out of the way: whether it still is deleted, the store knows."""
+        try:
+            async with asyncio.timeout(self._settings.open_timeout_s):
+                while not self._draining and (entry := self._entries.get(name)) is not None and entry.buried:
+                    await entry.closed.wait()
+        except TimeoutError as error:
+            raise RoomUnavailable(f"{name!r} was deleted, and isn't stored yet") from error
 
     async def _opened(self, name: str, entry: _Entry) -> Room:
         try:
@@ -418,6 +435,8 @@ class Rooms:
                 continue
             try:
                 await room.take_in(await self._store.load(room.name, after=room.known_seq))
+            except DocumentDeleted:
+                self._bury(room.name)
             except StoreError as error:
                 log.warning("room_stays_behind", extra={"room": room.name, "error": str(error)})
                 return
