@@ -110,8 +110,8 @@ class Access:
         origin = headers.get("origin")
         if origin is None or _same_site(origin, headers.get("host", "")):
             return
-        allowed = self._settings.allowed_origins
-        if "*" in allowed or origin.lower() in [one.lower().rstrip("/") for one in allowed]:
+        allowed = allowed_origins(self._settings)
+        if "*" in allowed or origin.lower() in allowed:
             return
         if self._verifier is None and not allowed:
             return
@@ -124,6 +124,11 @@ class Access:
             raise Forbidden(
                 "without keys, only this machine is served: set CRDT_SYNC_JWT_SECRET, or CRDT_SYNC_INSECURE_OPEN=true"
             )
+
+
+def allowed_origins(settings: Settings) -> list[str]:
+    """The sites whose pages may connect, as browsers write them; `*` for all."""
+    return [one.lower().rstrip("/") for one in settings.allowed_origins]
 
 
 def require(grant: Grant, room: str, right: Right) -> None:

@@ -8,6 +8,8 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 from starlette.applications import Starlette
+from starlette.middleware import Middleware
+from starlette.middleware.cors import CORSMiddleware
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse
 from starlette.routing import Route, WebSocketRoute
@@ -24,13 +26,16 @@ from ..rooms import Rooms
 from ..sessions import Sessions
 from ..settings import InvalidSettings, Settings
 from ..stores import make_store, open_when_reachable
-from .access import Access
+from .access import Access, allowed_origins
 from .ops import Readiness, ready
 from .parts import Parts
 from .routing import ApiEndpoint
 from .sync import SyncEndpoint
 
 log = logging.getLogger("crdt_sync.app")
+
+# All, so that an unknown one is answered by a problem too.
+API_METHODS = ["GET", "POST", "DELETE", "PUT", "PATCH", "OPTIONS"]
 
 
 def create_app(settings: Settings | None = None, *, token_verifier: TokenVerifier | None = None) -> Starlette:
@@ -98,7 +103,7 @@ def create_app(settings: Settings | None = None, *, token_verifier: TokenVerifie
         routes=[
             Route("/", _welcome),
             Route("/ready", ready),
-            Route("/api/{path:path}", ApiEndpoint(chosen).answer, methods=["GET", "POST", "DELETE", "PUT", "PATCH"]),
+            Route("/api/{path:path}", ApiEndpoint(chosen).answer, methods=API_METHODS, middleware=[_cors(chosen)]),
             Route("/{path:path}", _needs_websocket),
             WebSocketRoute("/{path:path}", SyncEndpoint(chosen)),
         ],
@@ -106,6 +111,20 @@ def create_app(settings: Settings | None = None, *, token_verifier: TokenVerifie
     )
     app.state.unstored = []
     return app
+
+
+def _cors(settings: Settings) -> Middleware:
+    """Lets pages of the allowed sites use the API, as they may connect by WebSocket."""
+    origins = allowed_origins(settings)
+    return Middleware(
+        CORSMiddleware,
+        allow_origins=origins,
+        allow_methods=["GET", "POST", "DELETE"],
+        allow_headers=["Authorization", "Content-Type"],
+        expose_headers=["Retry-After", "WWW-Authenticate"],
+        # Cookies are for sites that somebody has named.
+        allow_credentials="*" not in origins,
+    )
 
 
 async def _welcome(request: Request) -> PlainTextResponse:
