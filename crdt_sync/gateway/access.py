@@ -22,7 +22,7 @@ log = logging.getLogger("crdt_sync.access")
 BEARER_PROTOCOL = "bearer."
 QUERY_NAMES = ("token", "auth")
 # What proxies add. A request with one of these comes from further away than its connection.
-FORWARDED = ("forwarded", "x-forwarded-for", "x-real-ip")
+FORWARDED = ("forwarded", "via", "x-forwarded-for", "x-forwarded-host", "x-forwarded-proto", "x-real-ip")
 
 
 class Access:
@@ -120,7 +120,10 @@ class Access:
     def _check_open(self, scope: Scope, headers: Mapping[str, str]) -> None:
         if self._settings.insecure_open:
             return
-        if not _is_local(scope) or any(name in headers for name in FORWARDED):
+        # A proxy that adds nothing often leaves the name by which it was called, as does a page that had a name of its own
+        # point here.
+        called = headers.get("host", "")
+        if not _is_local(scope) or any(name in headers for name in FORWARDED) or (called and not _is_loopback(called)):
             raise Forbidden(
                 "without keys, only this machine is served: set CRDT_SYNC_JWT_SECRET, or CRDT_SYNC_INSECURE_OPEN=true"
             )
@@ -191,7 +194,17 @@ def _is_local(scope: Scope) -> bool:
     server = scope.get("server")
     if server is None or server[1] is None:
         return True  # a Unix socket
+    return _is_loopback(f"[{server[0]}]" if ":" in server[0] else server[0])
+
+
+def _is_loopback(host: str) -> bool:
+    """Whether a host, as it stands in a URL, is this machine's loopback."""
     try:
-        return ipaddress.ip_address(server[0]).is_loopback
+        name = urlsplit(f"//{host}").hostname or ""
     except ValueError:
-        return str(server[0]) == "localhost"
+        return False
+    try:
+        address = ipaddress.ip_address(name)
+    except ValueError:
+        return name == "localhost" or name.endswith(".localhost")
+    return (getattr(address, "ipv4_mapped", None) or address).is_loopback

@@ -135,11 +135,11 @@ class SyncEndpoint:
         renewal = Renewal(parts, connection, credentials)
         writer = asyncio.create_task(connection.run(room.catch_up))
         code = 1006
-        room.join(connection)
-        address = scope["client"][0] if scope.get("client") else None
-        parts.sessions.enter(connection, room, address=address)
-        log.info("connection_opened", extra={"room": room.name, "connection": connection.id, "user": session.user})
         try:
+            room.join(connection)
+            address = scope["client"][0] if scope.get("client") else None
+            parts.sessions.enter(connection, room, address=address)
+            log.info("connection_opened", extra={"room": room.name, "connection": connection.id, "user": session.user})
             code = await _read(room, connection, receive)
         finally:
             parts.sessions.leave(connection)
