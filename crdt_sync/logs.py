@@ -20,6 +20,30 @@ class FieldFormatter(logging.Formatter):
         return " ".join([super().formatMessage(record), *fields])
 
 
+class _WithoutQueries(logging.Filter):
+    """Takes the queries out of paths that servers log: there may be a token in them."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        if isinstance(record.args, tuple):
+            record.args = tuple(_without_query(one) for one in record.args)
+        return True
+
+
+_without_queries = _WithoutQueries()
+
+
+def hide_queries() -> None:
+    """Have uvicorn, however it is run and configured, log paths without what follows the `?`."""
+    for name in ("uvicorn.access", "uvicorn.error"):
+        logging.getLogger(name).addFilter(_without_queries)
+
+
+def _without_query(value: object) -> object:
+    if not isinstance(value, str) or "?" not in value:
+        return value
+    return value.partition("?")[0] + "?***"
+
+
 def configure(level: str) -> None:
     """Log to standard error from `level` on; libraries from WARNING on."""
     handler = logging.StreamHandler()

@@ -21,6 +21,7 @@ from ..blackbox import BlackBox, NoBlackBox
 from ..bus import open_bus
 from ..journal import Journal
 from ..keys import configured_verifier
+from ..logs import hide_queries
 from ..revocations import Revocations
 from ..rooms import Rooms
 from ..sessions import Sessions
@@ -58,6 +59,7 @@ def create_app(settings: Settings | None = None, *, token_verifier: TokenVerifie
 
     @asynccontextmanager
     async def lifespan(app: Starlette) -> AsyncIterator[None]:
+        hide_queries()
         store = make_store(chosen)
         await open_when_reachable(store, chosen.database_start_timeout_s)
         bus = open_bus(chosen.redis_url, prefix=chosen.redis_prefix) if chosen.redis_url is not None else None

@@ -40,6 +40,8 @@ def url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     yield f"ws://127.0.0.1:{port}"
     process.terminate()
     assert process.wait(15) in (0, -15)
+    assert "hush" not in log.read_text(), "a token in the log"
+    assert '"WebSocket /trip-1?***" [accepted]' in log.read_text()
 
 
 async def join(url: str, cookie: str | None, room: str = "trip-1") -> RawClient:
@@ -69,7 +71,7 @@ async def test_what_a_verifier_does_is_an_answer(cookie: str | None, status: int
 
 
 async def test_sessions_decide_who_writes(url: str) -> None:
-    async with await join(url, "user=ann") as ann, await join(url, "user=bob") as bob:
+    async with await join(url, "user=ann", "trip-1?token=hush") as ann, await join(url, "user=bob") as bob:
         await ann.send(WRITE)
         while await bob.receive() != WRITE:
             assert bob.closed is None
@@ -77,8 +79,9 @@ async def test_sessions_decide_who_writes(url: str) -> None:
 
         assert await bob.wait_closed() == Closed(4403, "read only")
     with pytest.raises(Refused) as refused:
-        await join(url, "user=ann", "trip-2")
+        await join(url, "user=ann", "trip-2?%74oken=hush")
     assert refused.value.status == 403
+    assert (await request(url, "GET", "/api/v1/rooms?auth=hush")).status == 401
 
 
 async def test_a_page_of_another_site_gets_nowhere_with_a_cookie(url: str) -> None:
