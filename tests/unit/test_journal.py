@@ -383,3 +383,33 @@ async def test_it_says_since_when_the_store_fails() -> None:
         assert (before, running.journal.failing_since) == (None, None)
         assert during is not None
         assert began <= during < began + 1
+
+
+@in_virtual_time
+async def test_updates_of_several_users_stay_in_order_within_one_commit() -> None:
+    async with journaling() as running:
+        await running.settle()
+        room, other = Log("room"), Log("other")
+
+        for log_, update, user in (
+            (room, b"1", "ann"),
+            (room, b"2", "ann"),
+            (other, b"x", "ann"),
+            (room, b"3", "bob"),
+            (room, b"4", None),
+            (other, b"y", "ann"),
+            (room, b"5", "ann"),
+        ):
+            running.journal.add(log_, update, user=user)
+        await asyncio.sleep(2 * INTERVAL_S)
+
+        (commit,) = running.store.appended
+        assert [(one.document, one.user_id, list(one.updates)) for one in commit] == [
+            ("room", "ann", [b"1", b"2"]),
+            ("other", "ann", [b"x", b"y"]),
+            ("room", "bob", [b"3"]),
+            ("room", None, [b"4"]),
+            ("room", "ann", [b"5"]),
+        ]
+        assert room.told == [(2, 2), (3, 1), (4, 1), (5, 1)]
+        assert (await running.store.load("room")).updates == (b"1", b"2", b"3", b"4", b"5")
