@@ -93,7 +93,11 @@ class Sessions:
 
     def _check_all(self) -> None:
         for stay in self:
-            self._check(stay)
+            # Not `_check`: setting ten thousand timers anew would hold up everybody.
+            try:
+                self._revocations.check(stay.connection.session.grant, stay.room.name)
+            except SyncError as error:
+                _end(stay, error)
 
     def _check(self, stay: Stay) -> None:
         """Close a client whose grant counts no longer, tell one whose grant is about to end, and look again in time."""
@@ -107,8 +111,7 @@ class Sessions:
             if left_s <= 0:
                 raise Unauthorized("the grant has expired", reason="credential expired")
         except SyncError as error:
-            log.info("connection_ends", extra={"connection": connection.id, "error": str(error)})
-            connection.close(error.close_code, error.reason)
+            _end(stay, error)
             return
         if left_s <= NOTICE_S and not stay.told:
             stay.told = True
@@ -116,3 +119,8 @@ class Sessions:
         if left_s < math.inf:
             wait_s = min(AHEAD_S_MAX, left_s if stay.told else left_s - NOTICE_S)
             stay.timer = asyncio.get_running_loop().call_later(wait_s, self._check, stay)
+
+
+def _end(stay: Stay, error: SyncError) -> None:
+    log.info("connection_ends", extra={"connection": stay.connection.id, "error": str(error)})
+    stay.connection.close(error.close_code, error.reason)
