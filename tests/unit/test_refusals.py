@@ -1,0 +1,99 @@
+"""How the WebSocket endpoint says no, also to servers that know less than ours."""
+
+import asyncio
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from starlette.types import Message
+
+from auth import CredentialInvalid, Credentials, Grant, KeysUnavailable, Right
+from crdt_sync.gateway.access import Access
+from crdt_sync.gateway.sync import SyncEndpoint
+from crdt_sync.revocations import Revocations
+from crdt_sync.sessions import Sessions
+from persistence.memory import MemoryStore
+from tests.support.fakes import in_virtual_time, quick_settings, running_node, turns
+
+DENIAL = {"websocket.http.response": {}}
+
+
+async def verify(credentials: Credentials) -> Grant:
+    if credentials.token == "away":
+        raise KeysUnavailable("away")
+    if credentials.token != "good":
+        raise CredentialInvalid("bad")
+    return Grant(user="ann", rooms={"trip-1": Right.WRITE})
+
+
+class Upgrade:
+    """One upgrade, and what it was answered."""
+
+    def __init__(self, parts: object, path: bytes, *, extensions: dict[str, Any] | None = None) -> None:
+        self.sent: list[Message] = []
+        self.events: asyncio.Queue[Message] = asyncio.Queue()
+        self.events.put_nowait({"type": "websocket.connect"})
+        raw_path, _, query = path.partition(b"?")
+        self.scope = {
+            "type": "websocket",
+            "app": SimpleNamespace(state=SimpleNamespace(parts=parts)),
+            "raw_path": raw_path,
+            "query_string": query,
+            "headers": [],
+            "extensions": extensions or {},
+        }
+
+    async def send(self, message: Message) -> None:
+        self.sent.append(message)
+
+    async def run(self) -> list[Message]:
+        await SyncEndpoint(quick_settings())(self.scope, self.events.get, self.send)
+        return self.sent
+
+
+def parts(rooms: object = None) -> Any:
+    revocations = Revocations(MemoryStore())
+    access = Access(verify, quick_settings(), revocations)
+    return SimpleNamespace(access=access, rooms=rooms, sessions=Sessions(revocations), revocations=revocations)
+
+
+@pytest.mark.parametrize(
+    ("path", "status", "headers", "body"),
+    [
+        (b"/trip-1", 401, {b"www-authenticate": b"Bearer"}, b"credential invalid\n"),
+        (b"/trip-1?token=away", 503, {b"retry-after": b"5"}, b"try again later\n"),
+        (b"/trip-2?token=good", 403, {}, b"not allowed\n"),
+        (b"/?token=good", 400, {}, b"invalid room name\n"),
+    ],
+)
+@in_virtual_time
+async def test_a_refusal_is_an_http_answer(path: bytes, status: int, headers: dict[bytes, bytes], body: bytes) -> None:
+    start, end = await Upgrade(parts(), path, extensions=DENIAL).run()
+
+    assert start["status"] == status
+    assert dict(start["headers"]) == {b"content-type": b"text/plain; charset=utf-8", **headers}
+    assert end == {"type": "websocket.http.response.body", "body": body}
+
+
+@in_virtual_time
+async def test_where_no_answer_can_be_given_the_upgrade_is_denied() -> None:
+    assert await Upgrade(parts(), b"/trip-1").run() == [
+        {"type": "websocket.close", "code": 4401, "reason": "credential invalid"}
+    ]
+
+
+@in_virtual_time
+async def test_a_client_that_can_not_be_entered_is_not_left_in_its_room() -> None:
+    async with running_node() as node:
+        made = parts(node.rooms)
+
+        def fail(*args: object, **kwargs: object) -> None:
+            raise RuntimeError("a bug")
+
+        made.sessions.enter = fail
+        with pytest.raises(RuntimeError):
+            await Upgrade(made, b"/trip-1?token=good").run()
+        await turns()
+
+        assert (await node.room("trip-1")).connections == set()
+        assert not [task for task in asyncio.all_tasks() if "Connection.run" in repr(task)]
