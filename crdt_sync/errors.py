@@ -84,6 +84,40 @@ class SlowReader(TryAgainLater):
     reason = "too slow a reader"
 
 
+class TooManyConnections(TryAgainLater):
+    """The node, the room, the user or the address has as many clients as it may have."""
+
+    reason = "too many connections"
+
+
+class Overloaded(TryAgainLater):
+    """The node has more to do than it can, and takes on nothing new."""
+
+    retry_after_s = 10
+    reason = "server busy"
+
+
+class Flooding(SyncError):
+    """The client sends faster than it may, and went on when it was slowed. It must change first."""
+
+    status = 429
+    close_code = 4429
+    retry_after_s = 30
+    reason = "too many messages"
+
+
+class DocumentFull(SyncError):
+    """The document is as large as it may be. Only deletes are taken.
+
+    Not transient: the client would come back with the same content for ever. It has to be deleted from first, by
+    somebody whose copy doesn't hold what was refused.
+    """
+
+    status = 413
+    close_code = 4413
+    reason = "document full"
+
+
 class Draining(SyncError):
     """The node is going away; another one, or its successor, takes over."""
 

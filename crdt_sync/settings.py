@@ -1,12 +1,13 @@
 """The configuration: read once from `CRDT_SYNC_*`, checked as a whole, every problem reported together."""
 
+import ipaddress
 import json
 import os
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import BeforeValidator, Field, SecretStr, ValidationError, model_validator
+from pydantic import BeforeValidator, Field, SecretStr, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 PREFIX = "CRDT_SYNC_"
@@ -182,6 +183,92 @@ class Settings(BaseSettings):
     awareness_room_bytes_max: int = Field(
         1 << 20, ge=1024, description="All awareness states of one room. Beyond it, 1013."
     )
+
+    document_bytes_max: int = Field(
+        64 << 20, ge=1024, description="A larger document takes only deletes; who adds to it is closed (4413)."
+    )
+    partial_bytes_max: int = Field(
+        256 << 20,
+        ge=1024,
+        description="What all clients together have sent of messages that aren't complete yet. Beyond it, the largest is closed (1013).",
+    )
+
+    trusted_proxies: _Names = Field(
+        (),
+        description="Proxies whose `X-Forwarded-For` is believed: addresses and networks, separated by commas, such as `10.0.0.0/8,::1`.",
+    )
+    connections_max: int = Field(
+        20_000,
+        ge=1,
+        description="Clients of one process; fewer if the limit of open files is lower. More are refused (503), as by all limits of connections.",
+    )
+    connections_per_address_max: int = Field(
+        1000, ge=1, description="Clients from one IPv4 address, or one IPv6 /64. Behind a proxy, set `trusted_proxies`."
+    )
+    connections_per_user_max: int = Field(100, ge=1, description="Clients of one user on one process.")
+    connections_per_room_max: int = Field(2000, ge=1, description="Clients in one room on one process.")
+    rooms_per_user_max: int = Field(100, ge=1, description="Rooms that one user has open on one process.")
+    accepts_per_s_max: float = Field(
+        2000, gt=0, description="Connections that are accepted in a second. More wait in the operating system's queue."
+    )
+    upgrades_per_s_max: float = Field(
+        500, gt=0, description="Clients that are let in in a second. More wait, and their addresses take turns."
+    )
+    upgrades_max: int = Field(
+        5000,
+        ge=1,
+        description="Connections that aren't let in yet. Beyond it, the one that has sent nothing for longest is dropped.",
+    )
+    handshake_timeout_s: float = Field(10.0, gt=0, description="How long a connection may take for its first request.")
+    messages_per_s_max: float = Field(
+        1000, gt=0, description="WebSocket frames that one client may send in a second. Above, it is read more slowly."
+    )
+    messages_burst_max: int = Field(20_000, ge=1, description="Frames that it may send at once, after a quiet time.")
+    received_bytes_per_s_max: float = Field(
+        1 << 20, gt=0, description="Bytes that one client may send in a second. Above, it is read more slowly."
+    )
+    received_bytes_burst_max: int = Field(
+        64 << 20, ge=1024, description="Bytes that it may send at once, after a quiet time."
+    )
+    flooding_timeout_s: float = Field(
+        30.0, gt=0, description="A client that sends as much as it is let for this long is closed (4429)."
+    )
+    load_cpu_max: float = Field(
+        0.8,
+        gt=0,
+        description="Share of a core that the event loop may use for 10 s before the node takes on less; above 1, never.",
+    )
+    load_memory_max: float = Field(
+        0.85, gt=0, description="Share of its memory limit that the process may use before the node takes on less."
+    )
+    memory_bytes_max: int | None = Field(
+        None, ge=1 << 20, description="The memory limit of one process; without it, that of its control group."
+    )
+
+    @property
+    def proxies(self) -> tuple[ipaddress.IPv4Network | ipaddress.IPv6Network, ...]:
+        """`trusted_proxies`, read."""
+        return tuple(ipaddress.ip_network(entry, strict=False) for entry in self.trusted_proxies)
+
+    @field_validator("trusted_proxies")
+    @classmethod
+    def _proxies_are_networks(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        for entry in value:
+            try:
+                ipaddress.ip_network(entry, strict=False)
+            except ValueError as error:
+                raise ValueError(f"{entry!r} is neither an address nor a network") from error
+        return value
+
+    @model_validator(mode="after")
+    def _what_may_be_sent_once_is_no_flood(self) -> "Settings":
+        for bound in ("received_bytes_burst_max", "partial_bytes_max"):
+            if getattr(self, bound) < self.message_bytes_max:
+                raise ValueError(
+                    f"{PREFIX}{bound.upper()} ({getattr(self, bound)}) must be at least {PREFIX}MESSAGE_BYTES_MAX "
+                    f"({self.message_bytes_max}), or large messages could never be received"
+                )
+        return self
 
     @model_validator(mode="after")
     def _what_may_be_sent_may_be_stored(self) -> "Settings":

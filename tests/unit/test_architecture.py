@@ -11,8 +11,8 @@ PACKAGES = ("auth", "persistence", "crdt_sync")
 # A module imports only from rows above its own.
 ROWS: tuple[frozenset[str], ...] = (
     frozenset({"errors", "settings", "logs", "pacing"}),
-    frozenset({"lib0", "ranges", "stores", "blackbox", "keys", "bus.__init__"}),
-    frozenset({"values", "structure", "javascript", "envelope", "workers", "bus.memory", "bus.redis_url"}),
+    frozenset({"lib0", "ranges", "stores", "blackbox", "keys", "limits", "bus.__init__"}),
+    frozenset({"values", "structure", "javascript", "envelope", "load", "workers", "bus.memory", "bus.redis_url"}),
     frozenset({"update", "standins", "nodes", "bus.redis_link"}),
     frozenset({"waiting", "tree", "order", "bus.redis_notes", "bus.redis_state"}),
     frozenset(
@@ -23,13 +23,13 @@ ROWS: tuple[frozenset[str], ...] = (
     frozenset({"room"}),
     frozenset({"checkpoints", "follow", "suspects", "sessions"}),
     frozenset({"rooms"}),
-    frozenset({"gateway.access", "gateway.cooldown", "gateway.ops", "gateway.problems"}),
+    frozenset({"gateway.access", "gateway.client_address", "gateway.cooldown", "gateway.ops", "gateway.problems"}),
     frozenset({"gateway.parts"}),
     frozenset({"gateway.sync", "gateway.api"}),
     frozenset({"gateway.openapi"}),
     frozenset({"gateway.routing"}),
     frozenset({"gateway.app"}),
-    frozenset({"transport", "store_copy"}),
+    frozenset({"accepting", "transport", "store_copy"}),
     frozenset({"serve", "store_reports"}),
     frozenset({"store_commands", "token_command"}),
     frozenset({"cli"}),
@@ -42,7 +42,8 @@ HOMES = {
     "starlette": {
         f"crdt_sync.gateway.{name}" for name in ("access", "api", "app", "ops", "problems", "routing", "sync")
     },
-    "uvicorn": {"crdt_sync.serve", "crdt_sync.transport"},
+    "uvicorn": {"crdt_sync.accepting", "crdt_sync.serve", "crdt_sync.transport"},
+    "h11": {"crdt_sync.accepting"},
     "redis": {"crdt_sync.bus.redis_link"},
     "rich": {"crdt_sync.store_reports"},
     "pydantic": {"crdt_sync.settings"},
