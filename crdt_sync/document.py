@@ -188,6 +188,15 @@ class Document:
         """Take in none of these updates any more, given by their digests."""
         self._harmful |= frozenset(harmful)
 
+    def adds(self, data: bytes) -> bool:
+        """Whether an update would bring content: not if it only deletes, nor if all of it is here.
+
+        Raises:
+            MalformedUpdate: Not an update.
+        """
+        update = read_update(data)
+        return bool(update.ends) and not self._knows(update) and data not in self._waiting
+
     def bound_waiting(self, bytes_max: int) -> None:
         """Change the bound on the updates held back. Those that are kept stay."""
         self._waiting.bytes_max = bytes_max

@@ -21,8 +21,9 @@ from persistence import Stored
 from .awareness import KEEP_ALIVE, Awareness, ClientState, read_states
 from .connection import Connection
 from .document import Document, Outcome, State
-from .errors import DocumentBroken, DocumentGone, Draining, MessageTooBig, ProtocolError, ReadOnly
+from .errors import DocumentBroken, DocumentFull, DocumentGone, Draining, MessageTooBig, ProtocolError, ReadOnly
 from .journal import Journal
+from .load import Load
 from .pacing import unhurried
 from .protocol import (
     AwarenessUpdate,
@@ -145,6 +146,10 @@ class Room:
         self.culprit: bytes | None = None
         """The update on which the document broke, if that is known."""
         self.others: Others = NoOthers()
+        self.content_bytes = 0
+        """What the document occupies, about: its last state, and all that came since."""
+        self.load: Load | None = None
+        """How busy the node is: then awareness is passed on less often."""
         self._document = document
         self._journal = journal
         self._adopted = _Adopted(self)
@@ -256,6 +261,7 @@ class Room:
             SyncError: It can't be taken. Nothing changed, unless it is `DocumentBroken`, after which `broken` is set.
         """
         self._journal.require_space(len(update))
+        self._require_room_for(update)
         try:
             outcome = self._document.apply(update)
         except DocumentBroken as error:
@@ -266,6 +272,7 @@ class Room:
             raise
         if outcome is Outcome.REPEAT:
             return outcome
+        self.content_bytes += len(update)
         self._ticket = self._journal.add(self, update, user=user)
         self._accepted += 1
         self.dirty = True
@@ -291,6 +298,8 @@ class Room:
         if self.broken:
             return Outcome.REPEAT
         outcome = self._apply_accepted(update)
+        if outcome is not Outcome.REPEAT:
+            self.content_bytes += len(update)
         if outcome is Outcome.NEW:
             self._relay(update, None)
         for released in self._document.released:
@@ -425,6 +434,7 @@ class Room:
         except DocumentBroken as error:
             self.fail(error)
             return None
+        self.content_bytes = len(state.update) + sum(map(len, state.waiting))
         # Cleared before the state is written, not after: what is accepted meanwhile must set it again.
         self.dirty = False
         self._capture = Capture(state, asyncio.Event(), self._accepted, self._known_seq)
@@ -500,6 +510,14 @@ class Room:
         for timer in (self._awareness_timer, self._expiry_timer, self._announce_timer):
             if timer is not None:
                 timer.cancel()
+
+    def _require_room_for(self, update: bytes) -> None:
+        """Refuse what a client adds to a document that is as large as it may be. Other nodes' updates are never refused."""
+        bytes_max = self._settings.document_bytes_max
+        if self.content_bytes + len(update) > bytes_max and self._document.adds(update):
+            if self.load is not None:
+                self.load.limits.note("document_bytes", self.name)
+            raise DocumentFull(f"{self.content_bytes} bytes and {len(update)} more are over {bytes_max}")
 
     def _apply_accepted(self, update: bytes) -> Outcome:
         """Apply what some node has accepted. The bound on what waits is for what clients send."""
@@ -590,7 +608,8 @@ class Room:
         """Tell everyone what changed in awareness: soon, and not more often than the interval allows."""
         if self._awareness_timer is None and self._awareness.changed:
             loop = asyncio.get_running_loop()
-            due = self._awareness_sent_at + self._settings.awareness_interval_s
+            stretch = self.load.awareness_stretch if self.load is not None else 1
+            due = self._awareness_sent_at + stretch * self._settings.awareness_interval_s
             self._awareness_timer = loop.call_at(due, self._send_awareness)
 
     def _send_awareness(self) -> None:

@@ -28,6 +28,7 @@ from .envelope import Kind
 from .errors import DocumentBroken, DocumentGone, Draining, ProtocolError, RoomUnavailable, SyncError
 from .follow import Follower
 from .journal import Journal
+from .load import Load
 from .nodes import LEASE_S, Nodes
 from .pacing import unhurried
 from .room import Room
@@ -104,6 +105,7 @@ class Rooms:
         settings: Intervals and bounds.
         bus: The way to the other nodes, if there are any; open while `run` runs.
         box: Where it is noted what is being done, if anywhere.
+        load: How busy this node is, if anybody looks.
     """
 
     def __init__(
@@ -113,6 +115,7 @@ class Rooms:
         settings: Settings,
         bus: Bus | None = None,
         box: BlackBox | None = None,
+        load: Load | None = None,
     ) -> None:
         self._store = store
         self._journal = journal
@@ -128,6 +131,7 @@ class Rooms:
             self.nodes.hear(
                 Kind.QUARANTINED, lambda body: self._refuse(body[32:].decode(errors="replace"), {body[:32]})
             )
+        self._load_of_node = load
         self._entries: dict[str, _Entry] = {}
         self._draining = False
         # Digests of updates that broke a document, by its name. Those that are stored are found again after a restart.
@@ -312,6 +316,8 @@ class Rooms:
         # Of what has been found out meanwhile.
         document.refuse(self._harmful.get(name, ()))
         room = Room(name, document, seq=stored.head_seq, journal=self._journal, settings=self._settings)
+        room.load = self._load_of_node
+        room.content_bytes = sum(map(len, updates))
         # The stored log is long or its snapshot missing: don't wait for an edit to compact it.
         room.dirty = bool(stored.updates)
         if follower is not None:

@@ -21,6 +21,8 @@ from ..blackbox import BlackBox, NoBlackBox
 from ..bus import open_bus
 from ..journal import Journal
 from ..keys import configured_verifier
+from ..limits import Limits
+from ..load import Load
 from ..logs import hide_queries
 from ..revocations import Revocations
 from ..rooms import Rooms
@@ -56,6 +58,7 @@ def create_app(settings: Settings | None = None, *, token_verifier: TokenVerifie
     verifier = configured_verifier(chosen)
     if verifier is not None and token_verifier is not None:
         raise InvalidSettings("there is a token_verifier, so no keys are wanted: unset CRDT_SYNC_JWT_*")
+    limits = Limits(chosen)
 
     @asynccontextmanager
     async def lifespan(app: Starlette) -> AsyncIterator[None]:
@@ -67,8 +70,9 @@ def create_app(settings: Settings | None = None, *, token_verifier: TokenVerifie
             await bus.open()
             log.info("node_started", extra={"node": bus.node})
         journal = Journal(store, interval_s=chosen.journal_interval_s, bytes_max=chosen.unstored_bytes_max)
+        load = Load(chosen, limits)
         box = _make_box(chosen, store)
-        rooms = Rooms(store, journal, chosen, bus, box)
+        rooms = Rooms(store, journal, chosen, bus, box, load)
         revocations = Revocations(store, rooms.nodes, leeway_s=chosen.jwt_leeway_s)
         await revocations.open()
         if verifier is not None:
@@ -79,10 +83,16 @@ def create_app(settings: Settings | None = None, *, token_verifier: TokenVerifie
             access=Access(token_verifier or verifier, chosen, revocations),
             sessions=Sessions(revocations),
             revocations=revocations,
-            readiness=Readiness(store, journal, bus),
+            readiness=Readiness(store, journal, bus, load),
+            limits=limits,
+            load=load,
         )
         journaling = _start(journal.run(), "journal")
-        looking_after = [_start(rooms.run(), "rooms"), _start(revocations.run(), "revocations")]
+        looking_after = [
+            _start(rooms.run(), "rooms"),
+            _start(revocations.run(), "revocations"),
+            _start(load.run(), "load"),
+        ]
         try:
             yield
         finally:
@@ -112,6 +122,7 @@ def create_app(settings: Settings | None = None, *, token_verifier: TokenVerifie
         lifespan=lifespan,
     )
     app.state.unstored = []
+    app.state.limits = limits
     return app
 
 

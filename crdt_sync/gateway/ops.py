@@ -9,6 +9,7 @@ from persistence import Store, StoreError
 
 from ..bus import Bus
 from ..journal import Journal
+from ..load import Load
 
 # Shorter than a probe's own timeout usually is.
 CHECK_TIMEOUT_S = 1.0
@@ -23,12 +24,14 @@ class Readiness:
         store: Checked when somebody asks.
         journal: Knows whether what arrived is being stored.
         bus: The way to other nodes, if there is one.
+        load: Whether the node can keep up.
     """
 
-    def __init__(self, store: Store, journal: Journal, bus: Bus | None = None) -> None:
+    def __init__(self, store: Store, journal: Journal, bus: Bus | None = None, load: Load | None = None) -> None:
         self._store = store
         self._journal = journal
         self._bus = bus
+        self._load = load
         self._check: asyncio.Task[str | None] | None = None
         self._checked_at = float("-inf")
 
@@ -39,8 +42,9 @@ class Readiness:
 
     def warnings(self) -> dict[str, str]:
         """By part, what is wrong but no reason to send nobody here: without the bus, edits are stored all the same."""
-        problem = self._bus.problem if self._bus is not None else None
-        return {} if problem is None else {"bus": problem}
+        parts = {"bus": self._bus, "load": self._load}
+        found = {name: part.problem for name, part in parts.items() if part is not None}
+        return {part: problem for part, problem in found.items() if problem is not None}
 
     def _journal_problem(self) -> str | None:
         since = self._journal.failing_since

@@ -5,6 +5,8 @@ from dataclasses import dataclass, field
 
 from persistence import Store
 
+from ..limits import Limits
+from ..load import Load
 from ..revocations import Revocations
 from ..rooms import Rooms
 from ..sessions import Sessions
@@ -22,5 +24,7 @@ class Parts:
     sessions: Sessions
     revocations: Revocations
     readiness: Readiness
+    limits: Limits
+    load: Load
     showing: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(1))
     """Held by whoever shows a document's content."""

@@ -14,12 +14,22 @@ from starlette.types import Message, Receive, Scope, Send
 from auth import Credentials
 
 from ..connection import Connection, Transport, TransportClosed
-from ..errors import DocumentGone, InvalidRoomName, MessageTooBig, SyncError, Unauthorized
+from ..errors import (
+    DocumentGone,
+    InvalidRoomName,
+    MessageTooBig,
+    Overloaded,
+    SyncError,
+    TooManyConnections,
+    Unauthorized,
+)
+from ..load import Load
 from ..protocol import encode_denied
 from ..room import Room
 from ..session import Session
 from ..settings import Settings
 from .access import accepted_subprotocol, read_credentials
+from .client_address import client_address, counted_as
 from .cooldown import Cooldown
 from .parts import Parts
 
@@ -84,6 +94,7 @@ class SyncEndpoint:
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
+        self._proxies = settings.proxies
         self._cooldown = Cooldown()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -94,12 +105,19 @@ class SyncEndpoint:
         try:
             name = room_name(scope)
             credentials = read_credentials(scope, name)
-            grant = await parts.access.admit(scope, credentials)
-            client = _client(scope, credentials)
-            await self._cooldown.pause(client)
-            async with parts.rooms.hold(name) as room:
-                await send(accept)
-                code = await self._serve(parts, room, credentials, Session(name, grant), scope, receive, send)
+            address = self._address(scope)
+            with parts.limits.place(counted_as(address)) as place:
+                grant = await parts.access.admit(scope, credentials)
+                place.take(name, user=grant.user)
+                client = _client(address, credentials)
+                await self._cooldown.pause(client)
+                async with parts.rooms.hold(name) as room:
+                    await send(accept)
+                    code = await self._serve(parts, room, credentials, Session(name, grant), scope, receive, send)
+        except (TooManyConnections, Overloaded) as error:
+            # There may be thousands a second; `limits` says so.
+            await _refuse(scope, send, error)
+            return
         except DocumentGone as error:
             # A browser can't see why it is refused, and this it has to know: it may throw its copy away.
             code = error.close_code
@@ -112,6 +130,10 @@ class SyncEndpoint:
             return
         if code in FINAL_CODES:
             self._cooldown.note(client, now=asyncio.get_running_loop().time())
+
+    def _address(self, scope: Scope) -> str:
+        peer = scope.get("client")
+        return client_address(peer[0] if peer else None, scope["headers"], self._proxies)
 
     async def _serve(
         self,
@@ -137,10 +159,9 @@ class SyncEndpoint:
         code = 1006
         try:
             room.join(connection)
-            address = scope["client"][0] if scope.get("client") else None
-            parts.sessions.enter(connection, room, address=address)
+            parts.sessions.enter(connection, room, address=self._address(scope))
             log.info("connection_opened", extra={"room": room.name, "connection": connection.id, "user": session.user})
-            code = await _read(room, connection, receive)
+            code = await _read(room, connection, receive, parts.load)
         finally:
             parts.sessions.leave(connection)
             renewal.close()
@@ -197,14 +218,13 @@ class Renewal:
                 self._connection.notify(encode_denied(error.reason))
 
 
-def _client(scope: Scope, credentials: Credentials) -> Hashable:
+def _client(address: str, credentials: Credentials) -> Hashable:
     """What tells clients apart that come again and again."""
-    address = scope["client"][0] if scope.get("client") else ""
     shown = f"{credentials.token}\n{credentials.headers.get('cookie')}\n{credentials.headers.get('user-agent')}"
     return address, credentials.room, hashlib.sha256(shown.encode(errors="replace")).digest()
 
 
-async def _read(room: Room, connection: Connection, receive: Receive) -> int:
+async def _read(room: Room, connection: Connection, receive: Receive, load: Load) -> int:
     """Give the room what the client says until it is gone or has to go; returns the code it closed with."""
     while True:
         message = await receive()
@@ -230,6 +250,8 @@ async def _read(room: Room, connection: Connection, receive: Receive) -> int:
         except Exception:
             log.exception("message_failed", extra={"room": room.name, "connection": connection.id})
             connection.close(SyncError.close_code, SyncError.reason)
+        if pause_s := load.pause_s(room.name, size=len(frame), receivers=len(room.connections)):
+            await asyncio.sleep(pause_s)
 
 
 async def _refuse(scope: Scope, send: Send, error: SyncError) -> None:
