@@ -49,5 +49,7 @@ def configure(level: str) -> None:
     handler = logging.StreamHandler()
     handler.setFormatter(FieldFormatter())
     logging.basicConfig(level=logging.WARNING, handlers=[handler], force=True)
+    # It warns of every malformed request, of which there may be thousands a second; `limits` counts them.
+    logging.getLogger("uvicorn.error").setLevel(logging.ERROR)
     for package in ("crdt_sync", "persistence", "auth"):
         logging.getLogger(package).setLevel(level)

@@ -2,25 +2,33 @@
 
 import asyncio
 import contextlib
+import functools
 import ipaddress
+import logging
 import os
+import resource
 import socket
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from importlib.metadata import version
+from typing import Any, cast
 
 import uvicorn
 
 from persistence import Store, StoreError
 
 from . import logs
+from .accepting import BACKLOG, HEAD_BYTES_MAX, KEEP_ALIVE_S, Entrance, accept_forever, http_protocol
 from .bus import InvalidBusUrl, open_bus
 from .gateway.app import create_app
 from .keys import configured_verifier
+from .limits import Capacity, Limits
 from .settings import Settings
 from .stores import make_store, open_when_reachable
 from .transport import WebSocketProtocol
 from .workers import Workers
+
+log = logging.getLogger("crdt_sync.serve")
 
 
 class CannotServe(Exception):
@@ -59,37 +67,71 @@ def run_worker(settings: Settings, listener: socket.socket) -> bool:
 def run_node(settings: Settings, listener: socket.socket, banner: str | None) -> bool:
     """Run one node on a socket that listens, until a signal ends it; returns whether everything is stored."""
     app = create_app(settings)
+    limits: Limits = app.state.limits
+    limits.capacity = _capacity(settings)
     # Every option that matters is spelled out, so that an upgrade of uvicorn can't change it.
     config = uvicorn.Config(
         app,
         host=settings.host,
         port=settings.port,
-        ws=WebSocketProtocol,
+        # Where uvicorn wants a class it makes protocols, so what makes them will do.
+        ws=cast(type[asyncio.Protocol], functools.partial(WebSocketProtocol, limits=limits)),
         ws_max_size=settings.message_bytes_max,
         ws_per_message_deflate=False,
         ws_ping_interval=settings.ping_interval_s,
         ws_ping_timeout=settings.ping_timeout_s,
+        timeout_keep_alive=KEEP_ALIVE_S,
         timeout_graceful_shutdown=3,
         loop="auto",
-        http="h11",
+        http=http_protocol(Entrance(limits)),
+        h11_max_incomplete_event_size=HEAD_BYTES_MAX,
         lifespan="on",
         access_log=False,
         log_config=None,
         server_header=False,
+        # Who a client is, is decided by `client_address`. uvicorn would take the word of everyone on this machine.
+        proxy_headers=False,
     )
-    _Server(config, banner).run(sockets=[listener])
+    _Server(config, listener, limits, banner).run(sockets=[])
     return not app.state.unstored
 
 
 class _Server(uvicorn.Server):
-    def __init__(self, config: uvicorn.Config, banner: str | None) -> None:
+    """uvicorn, but for accepting connections."""
+
+    def __init__(self, config: uvicorn.Config, listener: socket.socket, limits: Limits, banner: str | None) -> None:
         super().__init__(config)
+        self._listener = listener
+        self._limits = limits
         self._banner = banner
+        self._accepting: asyncio.Task[None] | None = None
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets=sockets)
-        if self.started and self._banner is not None:
-            print(self._banner, file=sys.stderr, flush=True)
+        if self.started:
+            make = functools.partial(
+                cast(Callable[..., Any], self.config.http_protocol_class),
+                config=self.config,
+                server_state=self.server_state,
+                app_state=self.lifespan.state,
+            )
+            self._accepting = asyncio.create_task(accept_forever(self._listener, make, self._limits))
+            self._accepting.add_done_callback(self._end_with)
+            if self._banner is not None:
+                print(self._banner, file=sys.stderr, flush=True)
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        if self._accepting is not None:
+            self._accepting.cancel()
+            await asyncio.wait([self._accepting])
+        self._listener.close()
+        await super().shutdown(sockets=sockets)
+
+    def _end_with(self, accepting: asyncio.Task[None]) -> None:
+        """A server that has stopped accepting by a bug must not go on as if it were there."""
+        if not accepting.cancelled() and accepting.exception() is not None:
+            log.critical("accepting_failed", exc_info=accepting.exception())
+            self.should_exit = True
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
@@ -109,6 +151,22 @@ def _check_guarded(settings: Settings) -> bool:
             "Set CRDT_SYNC_JWT_SECRET (docs/how-to/authenticate.md), or start with --insecure-open if that is what you want."
         )
     return False
+
+
+def _capacity(settings: Settings) -> Capacity:
+    """Allow this process as many open files as it may have, and see how many clients that is."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    try:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    except (OSError, ValueError):
+        # Some systems allow less than they say.
+        hard = soft
+    capacity = Capacity.within(settings, hard if hard != resource.RLIM_INFINITY else sys.maxsize)
+    log.info(
+        "capacity",
+        extra={"connections": capacity.connections, "upgrades": capacity.upgrades, "open_files": hard, "were": soft},
+    )
+    return capacity
 
 
 async def _check_store(settings: Settings) -> str:
@@ -139,7 +197,7 @@ def _check_shared(settings: Settings, store: Store) -> None:
 def _listen(settings: Settings) -> socket.socket:
     family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
     try:
-        listener = socket.create_server((settings.host, settings.port), family=family)
+        listener = socket.create_server((settings.host, settings.port), family=family, backlog=BACKLOG)
         # Every connection inherits it. asyncio sees to it only where a socket names its protocol, which this one doesn't;
         # with Nagle's algorithm, the second of two small frames waits for up to 40 ms.
         listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)

@@ -18,10 +18,11 @@ TEXT, BINARY, CLOSE, PING, PONG = 1, 2, 8, 9, 10
 class Refused(AssertionError):
     """The server answered the upgrade with something else than 101."""
 
-    def __init__(self, status: int, body: bytes) -> None:
+    def __init__(self, status: int, body: bytes, headers: dict[str, str]) -> None:
         super().__init__(f"the upgrade was answered with {status}: {body[:500]!r}")
         self.status = status
         self.body = body
+        self.headers = headers
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +42,8 @@ class RawClient:
         self._writer = writer
         self.closed: Closed | None = None
         """Set once the end of the connection was read."""
+        self.headers: dict[str, str] = {}
+        """Of the last HTTP response, names in lower case."""
 
     @classmethod
     async def open_socket(cls, port: int, *, host: str = "127.0.0.1") -> RawClient:
@@ -73,7 +76,7 @@ class RawClient:
             status, body = await client.read_response()
         if status != 101:
             await client.close()
-            raise Refused(status, body)
+            raise Refused(status, body, client.headers)
         return client
 
     async def __aenter__(self) -> RawClient:
@@ -137,8 +140,9 @@ class RawClient:
 
     async def read_response(self) -> tuple[int, bytes]:
         """Read one HTTP response: its status and its body."""
-        head = await self.read_head()
-        status = int(head.split(" ", 2)[1])
+        first, *lines = (await self.read_head()).strip().split("\r\n")
+        status = int(first.split(" ", 2)[1])
+        self.headers = {name.lower(): value.strip() for name, _, value in (line.partition(":") for line in lines)}
         body = b"" if status == 101 else await self._reader.read(1 << 16)
         return status, body
 
