@@ -30,9 +30,13 @@ def yjs() -> Iterator[Yjs]:
 
 @pytest_asyncio.fixture
 async def server(tmp_path: Path, database_url: str) -> AsyncIterator[ServerProcess]:
-    """A server that compacts only when it stops: until then, all is in the log."""
-    compacting = {"CRDT_SYNC_CHECKPOINT_INTERVAL_S": "3600"}
-    async with ServerProcess(tmp_path, database_url=database_url, env=compacting) as process:
+    """A server that compacts only when it stops: until then, all is in the log. Months of typing come in seconds."""
+    env = {
+        "CRDT_SYNC_CHECKPOINT_INTERVAL_S": "3600",
+        "CRDT_SYNC_MESSAGES_BURST_MAX": "1000000",
+        "CRDT_SYNC_LOAD_CPU_MAX": "2",
+    }
+    async with ServerProcess(tmp_path, database_url=database_url, env=env) as process:
         yield process
     assert process.errors() == []
 

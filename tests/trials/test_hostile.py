@@ -85,7 +85,12 @@ async def test_fuzzed_updates_are_refused_or_harmless(count: int, tmp_path: Path
     rooms = count // per_room
     async with ServerProcess(
         tmp_path,
-        env={"CRDT_SYNC_LOG_LEVEL": "ERROR", "CRDT_SYNC_ROOM_IDLE_S": "1", "CRDT_SYNC_JOURNAL_INTERVAL_S": "0"},
+        env={
+            "CRDT_SYNC_LOG_LEVEL": "ERROR",
+            "CRDT_SYNC_ROOM_IDLE_S": "1",
+            "CRDT_SYNC_JOURNAL_INTERVAL_S": "0",
+            "CRDT_SYNC_LOAD_CPU_MAX": "2",  # attackers come back at once for each of the updates
+        },
     ) as server:
         async with Editor(server.url, "quiet") as quiet:
             attacks = asyncio.Queue[int]()
