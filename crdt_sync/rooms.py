@@ -127,10 +127,13 @@ class Rooms:
         self.nodes = Nodes(bus, lost=self._lose_node, missed=self._meet_node) if bus is not None else None
         """The other nodes, if there may be any."""
         if self.nodes is not None:
-            self.nodes.hear(Kind.DELETED, lambda name: self._bury(name.decode(errors="replace")))
+            self.nodes.hear(Kind.DELETED, lambda name: self._hear_deleted(name.decode(errors="replace")))
             self.nodes.hear(
                 Kind.QUARANTINED, lambda body: self._refuse(body[32:].decode(errors="replace"), {body[:32]})
             )
+        # What other nodes say was deleted. Whether it still is, the store knows.
+        self._told_deleted: set[str] = set()
+        self._told = asyncio.Event()
         self._load_of_node = load
         self._entries: dict[str, _Entry] = {}
         self._draining = False
@@ -209,6 +212,7 @@ class Rooms:
                 group.create_task(self._compare_with_store_forever())
             if self.nodes is not None:
                 group.create_task(self.nodes.run())
+                group.create_task(self._bury_forever())
                 group.create_task(self._sweep_forever(self.nodes))
 
     async def close(self) -> list[str]:
@@ -323,6 +327,26 @@ class Rooms:
         if follower is not None:
             follower.start(room, kept or ())
         return room
+
+    def _hear_deleted(self, name: str) -> None:
+        if name in self._entries:
+            self._told_deleted.add(name)
+            self._told.set()
+
+    async def _bury_forever(self) -> None:
+        """See off what other nodes say was deleted. Such a word may be late, and the document back by now."""
+        while True:
+            await self._told.wait()
+            self._told.clear()
+            names = list(self._told_deleted)
+            self._told_deleted.clear()
+            try:
+                heads = await self._store.heads(names)
+            except StoreError:
+                continue  # the comparison will show it
+            for name in names:
+                if heads.get(name, 0) is None:
+                    self._bury(name)
 
     def _bury(self, name: str) -> None:
         """See a deleted document off, if it is open here."""

@@ -149,11 +149,13 @@ class MemoryStore:
         self._quarantined.pop(document, None)
         return True
 
-    async def documents(self, *, deleted: bool = False) -> list[DocumentHead]:
+    async def documents(
+        self, *, deleted: bool = False, start: str = "", limit: int | None = None
+    ) -> list[DocumentHead]:
         """See `Store.documents`."""
         await self._turn()
         heads = [DocumentHead(name, log.head_seq, log.deleted_at) for name, log in sorted(self._logs.items())]
-        return [head for head in heads if (head.deleted_at is not None) == deleted]
+        return [head for head in heads if head.name >= start and (head.deleted_at is not None) == deleted][:limit]
 
     async def stats(self) -> list[DocumentStats]:
         """See `Store.stats`."""

@@ -298,12 +298,17 @@ class PostgresStore:
                 await forget_quarantined(connection, document)
         return purged is not None
 
-    async def documents(self, *, deleted: bool = False) -> list[DocumentHead]:
+    async def documents(
+        self, *, deleted: bool = False, start: str = "", limit: int | None = None
+    ) -> list[DocumentHead]:
         """See `Store.documents`."""
         rows = await self._fetch_for_tools(
             "list of documents",
-            "SELECT name, head_seq, deleted_at FROM crdt_sync.document WHERE (deleted_at IS NOT NULL) = $1 ORDER BY name",
+            "SELECT name, head_seq, deleted_at FROM crdt_sync.document "
+            "WHERE (deleted_at IS NOT NULL) = $1 AND name >= $2 ORDER BY name LIMIT $3",
             deleted,
+            start,
+            limit,
         )
         return [DocumentHead(*row) for row in rows]
 

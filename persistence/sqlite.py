@@ -208,14 +208,17 @@ class SqliteStore:
 
         return await self._run(0, write)
 
-    async def documents(self, *, deleted: bool = False) -> list[DocumentHead]:
+    async def documents(
+        self, *, deleted: bool = False, start: str = "", limit: int | None = None
+    ) -> list[DocumentHead]:
         """See `Store.documents`."""
 
         def read() -> list[DocumentHead]:
             with self._reader.transaction("list of documents", "BEGIN") as connection:
                 rows = connection.execute(
-                    "SELECT name, head_seq, deleted_at FROM document WHERE (deleted_at IS NOT NULL) = ? ORDER BY name",
-                    (deleted,),
+                    "SELECT name, head_seq, deleted_at FROM document "
+                    "WHERE (deleted_at IS NOT NULL) = ? AND name >= ? ORDER BY name LIMIT ?",
+                    (deleted, start, -1 if limit is None else limit),
                 )
                 return [DocumentHead(name, head_seq, moment(at)) for name, head_seq, at in rows]
 

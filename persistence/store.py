@@ -342,11 +342,15 @@ class Store(Protocol):
         snapshots of the old document from those of a new one with its name.
         """
 
-    async def documents(self, *, deleted: bool = False) -> list[DocumentHead]:
-        """Every document, ordered by name. For tools: it reads them all. May lag behind, if there is a replica.
+    async def documents(
+        self, *, deleted: bool = False, start: str = "", limit: int | None = None
+    ) -> list[DocumentHead]:
+        """Documents, ordered by name (its code points). May lag behind, if there is a replica.
 
         Args:
             deleted: Whether to list those that were deleted, and no others.
+            start: Only from this name on.
+            limit: So many at most; None for all, which is for tools.
         """
 
     async def stats(self) -> list[DocumentStats]:

@@ -16,7 +16,7 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response
 
 from auth import Grant, Right
-from persistence import Revocation, RevocationKind, StoreError
+from persistence import DocumentHead, Revocation, RevocationKind, StoreError
 
 from ..content import read_content
 from ..content_text import to_text
@@ -31,6 +31,9 @@ from .problems import Problem
 
 PAGE = 100
 PAGE_MAX = 1000
+# So many documents that the caller may not read are passed by for one answer.
+SCAN_MAX = 10_000
+AFTER = "\x01"
 # How long an answer waits for an update to be stored.
 STORE_TIMEOUT_S = 10.0
 # A room that is opened to see who is there hears of other nodes' clients within this time.
@@ -114,20 +117,32 @@ class Operation:
 async def list_rooms(call: Call) -> Response:
     """List the documents that the caller may read, by name.
 
-    `?prefix=`, `?after=` (a name) and `?limit=` (100, at most 1000) select; `next` is what to give as `after`.
+    `?prefix=`, `?after=` (a name) and `?limit=` (100, at most 1000) select. `next` is what to give as `after`, null at the
+    end; a page may be shorter than asked for and not be the last.
     """
     limit = _number(call.request, "limit", PAGE, PAGE_MAX)
     query = call.request.query_params
     prefix, after = query.get("prefix", ""), query.get("after", "")
-    found = []
-    async for document in unhurried(await call.parts.store.documents()):
-        if document.name > after and document.name.startswith(prefix) and call.grant.right(document.name):
-            found.append(document)
-            if len(found) > limit:
+    # No name has control characters, so this is the first that could follow.
+    start: str | None = max(prefix, after + AFTER) if after else prefix
+    found: list[DocumentHead] = []
+    passed = 0
+    while start is not None and len(found) < limit and passed < SCAN_MAX:
+        page = await call.parts.store.documents(start=start, limit=PAGE_MAX)
+        start = None if len(page) < PAGE_MAX else page[-1].name + AFTER
+        async for document in unhurried(page):
+            passed += 1
+            if not document.name.startswith(prefix):
+                start = None
+                break
+            if call.grant.right(document.name):
+                found.append(document)
+            if len(found) == limit:
+                start = document.name + AFTER
                 break
     here = Counter(stay.room.name for stay in call.parts.sessions)
-    rooms = [_summary(call, one.name, one.head_seq, here[one.name]) for one in found[:limit]]
-    return JSONResponse({"rooms": rooms, "next": rooms[-1]["name"] if len(found) > limit else None})
+    rooms = [_summary(call, one.name, one.head_seq, here[one.name]) for one in found]
+    return JSONResponse({"rooms": rooms, "next": start.removesuffix(AFTER) if start is not None else None})
 
 
 async def show_room(call: Call) -> Response:
@@ -174,9 +189,12 @@ async def delete_room(call: Call) -> Response:
 
 
 async def list_deleted(call: Call) -> Response:
-    """List deleted documents."""
-    found = await call.parts.store.documents(deleted=True)
-    return JSONResponse({"rooms": [{"name": one.name, "deleted_at": _moment(one.deleted_at)} for one in found]})
+    """List deleted documents, by name; `?after=` and `?limit=` as for rooms."""
+    limit = _number(call.request, "limit", PAGE, PAGE_MAX)
+    after = call.request.query_params.get("after", "")
+    found = await call.parts.store.documents(deleted=True, start=after + AFTER if after else "", limit=limit)
+    rooms = [{"name": one.name, "deleted_at": _moment(one.deleted_at)} for one in found]
+    return JSONResponse({"rooms": rooms, "next": found[-1].name if len(found) == limit else None})
 
 
 async def undelete_room(call: Call) -> Response:
@@ -188,12 +206,11 @@ async def undelete_room(call: Call) -> Response:
 
 async def forget_room(call: Call) -> Response:
     """Forget a deleted document for good, and allow its name again: a client with an old copy may bring that back."""
-    deleted = {one.name: one.deleted_at for one in await call.parts.store.documents(deleted=True)}
-    deleted_at = deleted.get(call.room)
-    if deleted_at is None:
+    (found,) = await call.parts.store.documents(deleted=True, start=call.room, limit=1) or (None,)
+    if found is None or found.name != call.room or found.deleted_at is None:
         raise Problem(404, "no such deleted document")
     # Whoever has it open still could write old updates into a new document.
-    wait_s = FORGET_AFTER_S - (datetime.now(UTC) - deleted_at).total_seconds() if call.parts.store.shared else 0.0
+    wait_s = FORGET_AFTER_S - (datetime.now(UTC) - found.deleted_at).total_seconds() if call.parts.store.shared else 0.0
     if call.room in call.parts.rooms:
         wait_s = max(wait_s, CLOSE_S)
     if wait_s > 0:

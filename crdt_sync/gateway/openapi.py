@@ -9,6 +9,7 @@ from .api import OPERATIONS, UPDATE, Operation
 _ROOM = {"type": "string", "description": "The room's name, percent-encoded as one segment."}
 _QUERY = {
     "list_rooms": ("prefix", "after", "limit"),
+    "list_deleted": ("after", "limit"),
     "get_document": ("format",),
     "close_connection": ("code",),
 }

@@ -270,3 +270,19 @@ async def test_deletions_and_purges_beside_appends_and_checkpoints_leave_whole_d
     assert await store.load("x") == Stored(0, None, ())
     if other is not store:
         await other.close()
+
+
+async def test_documents_are_listed_page_by_page(store: Store) -> None:
+    names = ["Z", "a", "a/b", "aa", "b", "ä", "\U0001f600"]
+    await store.append([entry(name, b"1") for name in reversed(names)])
+    await store.delete("aa", at=LATER)
+    there = [name for name in names if name != "aa"]
+
+    listed = [
+        [head.name for head in await store.documents(start=start, limit=limit)]
+        for start, limit in (("", 2), ("a/b", 2), ("a/b\x01", 2), ("aa", 100), ("\U0001f600\x01", 2), ("", 0))
+    ]
+
+    assert listed == [there[:2], ["a/b", "b"], ["b", "ä"], there[3:], [], []]
+    assert [head.name for head in await store.documents(deleted=True, start="aa", limit=1)] == ["aa"]
+    assert await store.documents(deleted=True, start="aa\x01", limit=1) == []

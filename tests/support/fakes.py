@@ -336,9 +336,11 @@ class MoodyStore:
         await self._pass("purge")
         return await self.inner.purge(document)
 
-    async def documents(self, *, deleted: bool = False) -> list[DocumentHead]:
+    async def documents(
+        self, *, deleted: bool = False, start: str = "", limit: int | None = None
+    ) -> list[DocumentHead]:
         """See `Store.documents`."""
-        return await self.inner.documents(deleted=deleted)
+        return await self.inner.documents(deleted=deleted, start=start, limit=limit)
 
     async def stats(self) -> list[DocumentStats]:
         """See `Store.stats`."""

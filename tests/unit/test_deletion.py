@@ -3,10 +3,12 @@
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
+from datetime import UTC, datetime
 
 import pytest
 
 from crdt_sync.bus.memory import Hub, MemoryBus
+from crdt_sync.envelope import Kind
 from crdt_sync.errors import DocumentGone, Draining, RoomUnavailable
 from persistence.memory import MemoryStore
 from tests.support.fakes import (
@@ -222,3 +224,21 @@ async def test_a_checkpoint_that_is_under_way_outlives_the_deletion() -> None:
         await node.store.undelete("room")
         bob = await joined(node)
         assert text_of(*bob.received) == "abc"
+
+
+@in_virtual_time
+async def test_a_word_of_a_deletion_that_comes_when_the_document_is_back_closes_nobody() -> None:
+    async with two_nodes() as (here, there):
+        await stored(here, "room")
+        await here.store.delete("room", at=datetime.now(UTC))
+        await here.store.undelete("room")
+        ann = await joined(there)
+
+        here.rooms.nodes.tell(Kind.DELETED, b"room")  # type: ignore[union-attr]
+        await asyncio.sleep(1)
+
+        assert ann.closed is None
+        await here.store.delete("room", at=datetime.now(UTC))
+        here.rooms.nodes.tell(Kind.DELETED, b"room")  # type: ignore[union-attr]
+        await until(lambda: ann.closed is not None)
+        assert ann.closed == GONE
