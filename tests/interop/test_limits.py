@@ -52,7 +52,7 @@ async def refusal(server: ServerProcess, target: str = "trip-1", **headers: str)
 
 
 UPGRADE = (
-    b"GET /trip-1 HTTP/1.1\r\nHost: x\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+    b"GET /trip-1 HTTP/1.1\r\nHost: 127.0.0.1\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
     b"Sec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\nSec-WebSocket-Version: 13\r\n\r\n"
 )
 TOO_MANY = (503, "5", b"too many connections\n")

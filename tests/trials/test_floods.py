@@ -69,7 +69,7 @@ class Attack:
     def ask_for_upgrade(self) -> socket.socket:
         connection = self.connect()
         connection.sendall(
-            b"GET /flooded HTTP/1.1\r\nHost: x\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+            b"GET /flooded HTTP/1.1\r\nHost: 127.0.0.1\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
             b"Sec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\nSec-WebSocket-Version: 13\r\n\r\n"
         )
         return connection
@@ -84,9 +84,9 @@ class Attack:
                         self.note("poured", status)
                         self.over.wait(0.5)
                         continue
+                    connection.sendall(data)
                     # Woken now and then, to see whether it is over.
                     connection.settimeout(0.5)
-                    connection.sendall(data)
                     while not self.over.is_set():
                         if then == b"":
                             self.over.wait(0.5)
@@ -177,7 +177,7 @@ ATTACKS: dict[str, tuple[Callable[[Attack], None], ...]] = {
         garbage,
     )
 }
-# What the node says of each.
+# What the node says of each; of a message that is too large, it only tells the client.
 MET = {
     "half_open": "request_timeout",
     "valid": "connections_per_address",
@@ -253,18 +253,21 @@ async def test_a_flood_is_survived_beside_people_who_work(names: str, seconds: i
         if "half-open" in seen:
             assert len(seen["half-open"]) == HALF_OPEN
             assert max(seen["half-open"]) < 12
+        # Otherwise they only knocked at the door.
+        assert set(seen.get("poured", ())) <= {503}
         if "valid" in seen:
             assert set(seen["valid"]) == {101, 503}
             assert ADMITTED - 20 <= seen["valid"].count(101) <= ADMITTED
-        async with asyncio.timeout(15):
+        # What a client that is slowed has sent is read before its end is, unless it is closed for it: after 30 s.
+        async with asyncio.timeout(45):
             while sockets_of(server) > sockets:
                 await asyncio.sleep(0.1)
         assert server.rss_bytes() - rss < LEFT_BYTES_MAX
         assert author.close_code is None
         assert reader.close_code is None
     assert server.errors() == []
-    for attacker in ATTACKS[names]:
-        assert f"limit='{MET.get(attacker.__name__, '')}" in server.log, attacker.__name__
+    said = {limit for attacker in ATTACKS[names] if (limit := MET.get(attacker.__name__))}
+    assert {limit for limit in said if f"limit='{limit}'" in server.log} == said
 
 
 async def test_waves_of_connections_leave_nothing_behind(tmp_path: Path) -> None:
