@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import functools
+import gc
 import ipaddress
 import logging
 import os
@@ -96,6 +97,12 @@ def run_node(settings: Settings, listener: socket.socket, banner: str | None) ->
     return not app.state.unstored
 
 
+def _spare_the_collector() -> None:
+    """Keep what is there for good out of garbage collections, which walk over everything and hold up the event loop."""
+    gc.collect()
+    gc.freeze()
+
+
 class _Server(uvicorn.Server):
     """uvicorn, but for accepting connections."""
 
@@ -109,6 +116,7 @@ class _Server(uvicorn.Server):
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets=sockets)
         if self.started:
+            _spare_the_collector()
             make = functools.partial(
                 cast(Callable[..., Any], self.config.http_protocol_class),
                 config=self.config,
