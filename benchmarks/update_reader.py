@@ -38,7 +38,7 @@ def scattered(count: int) -> bytes:
     """Items that were typed here and there, as in a document after hours of editing."""
     structs = [struct(0, b"x")]
     for clock in range(1, count):
-        structs.append(b"\x84" + write_var_uint(CLIENT) + write_var_uint(clock * 7919 % clock) + b"\1x")
+        structs.append(b"\x84" + write_var_uint(CLIENT) + write_var_uint(7919 * clock % 10007 % clock) + b"\1x")
     return update(0, *structs)
 
 

@@ -18,7 +18,8 @@ from concurrent.futures import BrokenExecutor, ProcessPoolExecutor
 from persistence import Snapshot, Store, StoreCorrupt, StoreError
 
 from .blackbox import BlackBox
-from .document import State, is_sound
+from .document import State, is_sound, proving
+from .pacing import Turns
 from .room import Capture, Room
 
 log = logging.getLogger("crdt_sync.checkpoints")
@@ -36,11 +37,13 @@ class Checkpoints:
     Args:
         store: Where they go.
         box: Where it is noted of which room a state is being proved.
+        turns: For proving small ones, shared with all other long work of the node.
     """
 
-    def __init__(self, store: Store, box: BlackBox | None = None) -> None:
+    def __init__(self, store: Store, box: BlackBox | None = None, turns: Turns | None = None) -> None:
         self._store = store
         self._box = box
+        self._turns = turns or Turns()
         self._prover: ProcessPoolExecutor | None = None
         self._failing = False
 
@@ -109,7 +112,8 @@ class Checkpoints:
     async def _prove(self, room: Room, state: State) -> bool:
         """Whether the state may replace the log. If not, the log stays as it is and nothing is lost but space."""
         if len(state.update) <= PROVE_INLINE_BYTES_MAX:
-            sound = is_sound(state, self._box.recorder(room.name) if self._box is not None else None)
+            recorder = self._box.recorder(room.name) if self._box is not None else None
+            sound = await self._turns.take(proving(state, recorder))
         else:
             sound = await self._prove_elsewhere(state)
         if not sound:

@@ -51,6 +51,12 @@ class MessageTooBig(SyncError):
     reason = "message too big"
 
 
+class UpdateTooHeavy(MessageTooBig):
+    """An update that can't be taken in without holding up other rooms. Trying again won't help."""
+
+    reason = "update too heavy"
+
+
 class TryAgainLater(SyncError):
     """Something is full, slow or away at the moment. Transient: try again with backoff."""
 

@@ -122,6 +122,8 @@ class Follower:
         self._waiters: list[tuple[dict[bytes, int], Callable[[], None]]] = []
         self._asking: set[bytes] = set()
         self._tasks: dict[str, asyncio.Task[None]] = {}
+        # Large updates on their way into the room, and whether to store them.
+        self._large: deque[tuple[bytes, bool]] = deque()
         bus.follow(name, self)
 
     # ------------------------------------------------------------------------------------------------- life
@@ -170,7 +172,12 @@ class Follower:
     def settled(self) -> bool:
         """Whether nothing waits here that somebody else may not have."""
         told = not self._published or not self._peers or self._quiet_ticks >= TAIL_TICKS_MIN
-        return told and not self._outgoing and not any(source.unstored for source in self._sources.values())
+        return (
+            told
+            and not self._outgoing
+            and not self._large
+            and not any(source.unstored for source in self._sources.values())
+        )
 
     # ------------------------------------------------------------------------------------------------- from the room
 
@@ -318,7 +325,7 @@ class Follower:
             if source.has(number):
                 continue
             try:
-                outcome = room.accept_from_elsewhere(update, adopt=False)
+                outcome = self._accept(room, update, adopt=False)
             except ProtocolError as error:
                 # Another version's, perhaps. Whoever accepted it stores it.
                 self.ignored += 1
@@ -421,10 +428,30 @@ class Follower:
         room.hear_from_elsewhere(envelope.node, read_states(who))
         for update in updates:
             # Nobody will say when these are stored.
-            room.accept_from_elsewhere(update, adopt=True)
+            self._accept(room, update, adopt=True)
         # With that, everything up to the answer is here.
         self._source_of(envelope).got_all_up_to(envelope.number)
         self._asking.discard(envelope.node)
+
+    # ------------------------------------------------------------------------------------------------- large
+
+    def _accept(self, room: Room, update: bytes, *, adopt: bool) -> Outcome:
+        """Have the room take an update: at once, or soon, if that would hold up other rooms."""
+        if room.broken or room.is_light(update):
+            return room.accept_from_elsewhere(update, adopt=adopt)
+        self._large.append((update, adopt))
+        self._start("large", self._accept_large(room))
+        return Outcome.NEW
+
+    async def _accept_large(self, room: Room) -> None:
+        while self._large:
+            update, adopt = self._large[0]
+            try:
+                await room.accept_from_elsewhere_in_turns(update, adopt=adopt)
+            except ProtocolError as error:
+                self.ignored += 1
+                log.error("update_from_elsewhere_refused", extra={"room": self.name, "error": str(error)})
+            self._large.popleft()
 
     # ------------------------------------------------------------------------------------------------- small
 

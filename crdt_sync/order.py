@@ -13,7 +13,7 @@ Source: yjs 13.6 `Item.getMissing`, `Item.integrate`, `encoding.js` (`integrateS
 from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from itertools import groupby
 from operator import itemgetter
 from typing import Any
@@ -122,7 +122,7 @@ def read_roots(data: bytes) -> dict[str, Type]:
         MalformedUpdate: Not well-formed, or not complete.
         ContentTooCostly: It takes more than `STEPS_MAX`.
     """
-    update = read_update(data)
+    update = read_update(data, bounded=False)
     if any(update.needs.values()):
         raise MalformedUpdate("an update that builds on others shows nothing by itself")
     return _Integration(data, update).run()
@@ -161,7 +161,7 @@ class _Integration:
 
     def _cut_into_pieces(self, data: bytes, update: Update) -> None:
         cuts: dict[int, list[int]] = {client: [] for client in update.structs}
-        for client, clock in update.boundaries:
+        for client, clock in update.boundaries():
             if client in cuts:
                 cuts[client].append(clock)
         for clocks in cuts.values():
@@ -213,7 +213,7 @@ class _Integration:
 
     def _missing(self, client: int, struct: Struct | None) -> tuple[int, int] | None:
         if struct is not None:
-            _, _, left_client, left, right_client, right, _ = struct
+            _, _, left_client, left, right_client, right, _, _ = struct
             if left_client != client and left_client != NONE and not self._clients[left_client].has_integrated(left):
                 return left_client, left
             if (
@@ -240,7 +240,7 @@ class _Integration:
 
     def _line_of(self, item: Item, struct: Struct) -> Line | None:
         """Resolve what an item refers to. None if it is gone with that."""
-        _, _, left_client, left, right_client, right, place = struct
+        _, _, left_client, left, right_client, right, place, _ = struct
         if place is None:
             if left_client != NONE:
                 item.origin = self._clients[left_client].at(left)
@@ -291,7 +291,7 @@ class _Integration:
             item.next, left.next = left.next, item
 
 
-def _take_collected(pieces: _Client, client: int, structs: list[Struct], index: int, clock: int) -> int:
+def _take_collected(pieces: _Client, client: int, structs: Sequence[Struct], index: int, clock: int) -> int:
     """Take over the garbage before `clock`; returns the index of the struct after it."""
     while index < len(structs) and structs[index][0] < clock:
         pieces.append(Item(client, structs[index][0], GC, None, True), None)
@@ -299,12 +299,12 @@ def _take_collected(pieces: _Client, client: int, structs: list[Struct], index: 
     return index
 
 
-def _covers(ranges: list[tuple[int, int]], start: int, stop: int) -> bool:
+def _covers(ranges: Sequence[tuple[int, int]], start: int, stop: int) -> bool:
     index = bisect_right(ranges, start, key=itemgetter(0)) - 1
     return index >= 0 and stop <= ranges[index][1]
 
 
-def _is_deleted(ref: int, ranges: list[tuple[int, int]], clock: int) -> bool:
+def _is_deleted(ref: int, ranges: Sequence[tuple[int, int]], clock: int) -> bool:
     return ref == DELETED or _covers(ranges, clock, clock + 1)
 
 

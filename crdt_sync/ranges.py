@@ -2,7 +2,39 @@
 
 from array import array
 from bisect import bisect_left, bisect_right
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from operator import itemgetter
+from typing import overload
+
+
+class Spans(Sequence[tuple[int, int]]):
+    """Half-open ranges as they were appended, at 8 bytes each; `0 <= n < 2**32`."""
+
+    __slots__ = ("_ends", "_starts")
+
+    def __init__(self) -> None:
+        self._starts = array("I")
+        self._ends = array("I")
+
+    def append(self, span: tuple[int, int]) -> None:
+        """Add one at the end."""
+        self._starts.append(span[0])
+        self._ends.append(span[1])
+
+    def __len__(self) -> int:
+        return len(self._starts)
+
+    def __iter__(self) -> Iterator[tuple[int, int]]:
+        return zip(self._starts, self._ends, strict=True)
+
+    @overload
+    def __getitem__(self, index: int) -> tuple[int, int]: ...
+    @overload
+    def __getitem__(self, index: slice) -> list[tuple[int, int]]: ...
+    def __getitem__(self, index: int | slice) -> tuple[int, int] | list[tuple[int, int]]:
+        if isinstance(index, slice):
+            return list(zip(self._starts[index], self._ends[index], strict=True))
+        return self._starts[index], self._ends[index]
 
 
 class Ranges:
@@ -38,6 +70,10 @@ class Ranges:
         index = bisect_right(self._starts, start) - 1
         return index >= 0 and self._ends[index] >= end
 
+    def packed(self) -> bytes:
+        """The same bytes for equal sets."""
+        return self._starts.tobytes() + self._ends.tobytes()
+
     def copy(self) -> "Ranges":
         """Return a set of its own with the same elements."""
         other = Ranges()
@@ -49,3 +85,9 @@ class Ranges:
 
     def __len__(self) -> int:
         return len(self._starts)
+
+
+def covers(spans: Sequence[tuple[int, int]], start: int, end: int) -> bool:
+    """Whether one of these ranges, which are disjoint and ascending, holds every `n` with `start <= n < end`."""
+    index = bisect_right(spans, start, key=itemgetter(0)) - 1
+    return index >= 0 and spans[index][1] >= end

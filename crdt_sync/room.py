@@ -12,7 +12,8 @@ import asyncio
 import logging
 import sys
 from bisect import insort
-from collections.abc import Callable, Collection, Hashable, Iterable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Hashable, Iterable, Iterator
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -20,11 +21,11 @@ from persistence import Stored
 
 from .awareness import KEEP_ALIVE, Awareness, ClientState, read_states
 from .connection import Connection
-from .document import Document, Outcome, State
+from .document import LIGHT_BYTES, Document, Outcome, State
 from .errors import DocumentBroken, DocumentFull, DocumentGone, Draining, MessageTooBig, ProtocolError, ReadOnly
 from .journal import Journal
 from .load import Load
-from .pacing import unhurried
+from .pacing import Turns, unhurried
 from .protocol import (
     AwarenessUpdate,
     Confirm,
@@ -130,9 +131,19 @@ class Room:
         seq: Of the last stored update; 0 if there is none.
         journal: Takes accepted updates.
         settings: Intervals and bounds.
+        turns: For large updates, shared by all rooms of the node.
     """
 
-    def __init__(self, name: str, document: Document, *, seq: int, journal: Journal, settings: Settings) -> None:
+    def __init__(
+        self,
+        name: str,
+        document: Document,
+        *,
+        seq: int,
+        journal: Journal,
+        settings: Settings,
+        turns: Turns | None = None,
+    ) -> None:
         self.name = name
         self.connections: set[Connection] = set()
         self.dirty = False
@@ -175,6 +186,10 @@ class Room:
         self._in_doubt = False
         self._stored_seq = seq
         self._marked_at_accepted = -1
+        # While an update is applied in pieces, the document holds something that nobody has accepted yet.
+        self._turns = turns or Turns()
+        self._in_pieces = asyncio.Lock()
+        self._after_pieces: list[Callable[[], None]] = []
 
     @property
     def stored_seq(self) -> int:
@@ -203,12 +218,14 @@ class Room:
         """Whether everything is stored, and in a snapshot if it can be: the room can be unloaded without regret."""
         compacted = not self.dirty and not self._beyond and not self._in_doubt
         # A snapshot that is under way might be written when the document is forgotten, and its name used anew.
-        return self.unstored == 0 and self._capture is None and (compacted or not self.compactable or self.broken)
+        busy = self._capture is not None or self._in_pieces.locked()
+        return self.unstored == 0 and not busy and (compacted or not self.compactable or self.broken)
 
     @property
     def wants_checkpoint(self) -> bool:
         """Whether `capture` would give a state that isn't on its way into the store yet."""
-        return self.dirty and self._capture is None and self.compactable and not self.broken
+        busy = self._capture is not None or self._in_pieces.locked()
+        return self.dirty and not busy and self.compactable and not self.broken
 
     @property
     def unstored(self) -> int:
@@ -236,8 +253,12 @@ class Room:
         self._awareness.leave(connection, now=now, grace_s=grace_s)
         self._schedule_expiry()
 
-    def receive(self, connection: Connection, frame: bytes) -> None:
+    def receive(self, connection: Connection, frame: bytes) -> Awaitable[None] | None:
         """Take in one frame of a client.
+
+        Returns:
+            None if that is done. Otherwise await what is returned, which takes its time so that other rooms needn't wait,
+            before anything else of this client is received.
 
         Raises:
             SyncError: The client must be closed with it. What its earlier messages did stands.
@@ -246,11 +267,58 @@ class Room:
             raise DocumentBroken("the room is being given up")
         if len(frame) > self._settings.message_bytes_max:
             raise MessageTooBig(f"message of {len(frame)} bytes, at most {self._settings.message_bytes_max}")
-        for message in decode(frame):
+        messages = decode(frame)
+        for index, message in enumerate(messages):
+            if index and len(frame) > LIGHT_BYTES:
+                return self._receive_slowly(connection, messages[index:])
+            if isinstance(message, SyncUpdate) and not self._document.is_light(message.update):
+                return self._receive_slowly(connection, messages[index:])
             self._receive(connection, message)
+        return None
+
+    async def _receive_slowly(self, connection: Connection, messages: list[Message]) -> None:
+        async for message in unhurried(messages):
+            if not isinstance(message, SyncUpdate) or self._document.is_light(message.update):
+                self._receive(connection, message)
+            elif connection.session.may_write:
+                await self.accept_in_turns(message.update, sender=connection, user=connection.session.user)
+            elif not await self._turns.take_large(self._document.knowing(message.update)):
+                self._refuse_news(connection)
+
+    async def accept_in_turns(self, update: bytes, *, sender: Connection | None, user: str | None = None) -> Outcome:
+        """Like `accept`, without holding up other rooms, however large the update is.
+
+        Edits of others are accepted in between, and need nothing of it, since nobody has heard of it.
+        """
+        async with self._in_pieces_alone():
+            try:
+                self._journal.require_space(len(update))
+                self._require_room_for(update)
+                work = self._document.applying(update)
+                large = len(update) > LIGHT_BYTES
+                outcome = await (self._turns.take_large(work) if large else self._turns.take(work))
+                if self.broken:
+                    raise DocumentBroken("the room was given up meanwhile")
+            except DocumentBroken as error:
+                if sender is not None:
+                    sender.close(error.close_code, error.reason)
+                self.fail(error)
+                raise
+            self._accepted_new(update, outcome, sender, user)
+            return outcome
+
+    @asynccontextmanager
+    async def _in_pieces_alone(self) -> AsyncIterator[None]:
+        try:
+            async with self._in_pieces:
+                yield
+        finally:
+            waiting, self._after_pieces = self._after_pieces, []
+            for then in waiting:
+                self.when_stored(then)
 
     def accept(self, update: bytes, *, sender: Connection | None, user: str | None = None) -> Outcome:
-        """Apply, journal and relay one update.
+        """Apply, journal and relay one update. One that may be large goes through `accept_in_turns`.
 
         Args:
             update: What came.
@@ -270,8 +338,12 @@ class Room:
                 sender.close(error.close_code, error.reason)
             self.fail(error)
             raise
+        self._accepted_new(update, outcome, sender, user)
+        return outcome
+
+    def _accepted_new(self, update: bytes, outcome: Outcome, sender: Connection | None, user: str | None) -> None:
         if outcome is Outcome.REPEAT:
-            return outcome
+            return
         self.content_bytes += len(update)
         self._ticket = self._journal.add(self, update, user=user)
         self._accepted += 1
@@ -283,7 +355,6 @@ class Room:
             self._relay(update, sender)
         for released in self._document.released:
             self._relay(released, None)
-        return outcome
 
     def accept_from_elsewhere(self, update: bytes, *, adopt: bool) -> Outcome:
         """Take in what another node accepted: show it to the clients here, and store it if nobody else does.
@@ -297,7 +368,25 @@ class Room:
         """
         if self.broken:
             return Outcome.REPEAT
-        outcome = self._apply_accepted(update)
+        return self._take_over(update, self._apply_accepted(update), adopt)
+
+    async def accept_from_elsewhere_in_turns(self, update: bytes, *, adopt: bool) -> Outcome:
+        """Like `accept_from_elsewhere`, without holding up other rooms, however large the update is."""
+        async with self._in_pieces_alone():
+            if self.broken:
+                return Outcome.REPEAT
+            try:
+                outcome = await self._turns.take_large(self._document.restoring(update))
+            except DocumentBroken as error:
+                self.fail(error)
+                return Outcome.REPEAT
+            return self._take_over(update, outcome, adopt)
+
+    def is_light(self, update: bytes) -> bool:
+        """Whether taking it in at once holds up nobody."""
+        return self._document.is_light(update)
+
+    def _take_over(self, update: bytes, outcome: Outcome, adopt: bool) -> Outcome:
         if outcome is not Outcome.REPEAT:
             self.content_bytes += len(update)
         if outcome is Outcome.NEW:
@@ -411,7 +500,7 @@ class Room:
         changed = False
         try:
             async for update in unhurried(updates):
-                changed |= not self.broken and self._apply_accepted(update) is not Outcome.REPEAT
+                changed |= not self.broken and await self._apply_stored(update) is not Outcome.REPEAT
             if self.broken:
                 return
             if changed:
@@ -443,6 +532,9 @@ class Room:
 
     def when_stored(self, then: Callable[[], None]) -> None:
         """Call `then` once all that is in the document now is stored: at once if it is."""
+        if self._in_pieces.locked():
+            self._after_pieces.append(then)
+            return
         self.others.when_stored(lambda: self._journal.when_stored(self._ticket, then))
 
     def captured(self, *, written: bool) -> None:
@@ -455,7 +547,7 @@ class Room:
         settings = self._settings
         keep_alive = encode_awareness(KEEP_ALIVE)
         mark = None
-        if self._accepted != self._marked_at_accepted:
+        if self._accepted != self._marked_at_accepted and not self._in_pieces.locked():
             mark = self._document.state_vector()
             self._marked_at_accepted = self._accepted
         for connection in self.connections:
@@ -519,6 +611,12 @@ class Room:
                 self.load.limits.note("document_bytes", self.name)
             raise DocumentFull(f"{self.content_bytes} bytes and {len(update)} more are over {bytes_max}")
 
+    async def _apply_stored(self, update: bytes) -> Outcome:
+        if self._document.is_light(update):
+            return self._apply_accepted(update)
+        async with self._in_pieces_alone():
+            return await self._turns.take_large(self._document.restoring(update))
+
     def _apply_accepted(self, update: bytes) -> Outcome:
         """Apply what some node has accepted. The bound on what waits is for what clients send."""
         self._document.bound_waiting(sys.maxsize)
@@ -568,6 +666,8 @@ class Room:
                 else:
                     self._refuse_update(connection, update)
             case AwarenessUpdate(payload):
+                if len(payload) > self._settings.awareness_room_bytes_max:
+                    raise MessageTooBig(f"awareness of {len(payload)} bytes in one message")
                 now = asyncio.get_running_loop().time()
                 session = connection.session
                 try:
@@ -596,11 +696,13 @@ class Room:
             ReadOnly: It has to go for it.
             MalformedUpdate: It isn't an update.
         """
-        if self._document.knows(update):
-            return
+        if not self._document.knows(update):
+            self._refuse_news(connection)
+
+    def _refuse_news(self, connection: Connection) -> None:
         connection.session.refused_updates += 1
         if self._settings.read_only_updates == "close":
-            raise ReadOnly(f"an update of {len(update)} bytes from a client that may only read")
+            raise ReadOnly("an update from a client that may only read")
         if connection.session.refused_updates == 1:
             log.warning("updates_dropped", extra={"room": self.name, "connection": connection.id})
 

@@ -30,7 +30,7 @@ from .follow import Follower
 from .journal import Journal
 from .load import Load
 from .nodes import LEASE_S, Nodes
-from .pacing import unhurried
+from .pacing import Turns, unhurried
 from .room import Room
 from .settings import Settings
 from .suspects import Suspects
@@ -120,7 +120,8 @@ class Rooms:
         self._store = store
         self._journal = journal
         self._settings = settings
-        self._checkpoints = Checkpoints(store, box)
+        self._turns = Turns()
+        self._checkpoints = Checkpoints(store, box, self._turns)
         self._box = box
         self._suspects = Suspects(store, box)
         self._bus = bus
@@ -319,7 +320,14 @@ class Rooms:
             raise
         # Of what has been found out meanwhile.
         document.refuse(self._harmful.get(name, ()))
-        room = Room(name, document, seq=stored.head_seq, journal=self._journal, settings=self._settings)
+        room = Room(
+            name,
+            document,
+            seq=stored.head_seq,
+            journal=self._journal,
+            settings=self._settings,
+            turns=self._turns,
+        )
         room.load = self._load_of_node
         room.content_bytes = sum(map(len, updates))
         # The stored log is long or its snapshot missing: don't wait for an edit to compact it.
@@ -385,7 +393,10 @@ class Rooms:
         recorder = self._box.recorder(name) if self._box is not None else None
         document = Document(waiting_bytes_max=sys.maxsize, harmful=harmful, recorder=recorder)
         async for update in unhurried(updates):
-            document.restore(update)
+            if document.is_light(update):
+                document.restore(update)
+            else:
+                await self._turns.take_large(document.restoring(update))
         return document
 
     def _remember_harmful(self, name: str, update: bytes) -> None:

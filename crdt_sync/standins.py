@@ -168,7 +168,7 @@ def _skip_content(ref: int, data: bytes, pos: int) -> tuple[int, int]:
         _, pos = read_var_bytes(data, pos)
     _, pos = read_var_bytes(data, pos)
     if ref == DOC:
-        pos, _ = skip_any(data, pos, 1)
+        pos, _, _ = skip_any(data, pos, 1)
     return 1, pos
 
 
@@ -178,7 +178,7 @@ def _skip_content(ref: int, data: bytes, pos: int) -> tuple[int, int]:
 
 def _cut(content: bytes, cuts: Set[int], clock: int) -> _Content:
     text, _ = read_var_string(content, 0)
-    lows = low_halves(text, clock)
+    lows = list(low_halves(text, clock))
     if cuts.isdisjoint(lows):
         return STRING, content
     remaining = iter(lows)
@@ -339,7 +339,7 @@ def _map_value(data: bytes, pos: int, change: Callable[[int, bytes], bytes], out
     # Recursive: `skip_any` has found that it is at most ANY_DEPTH_MAX deep.
     kind = data[pos]
     if kind != 117 and kind != 118:
-        end, _ = skip_any(data, pos, 1)
+        end, _, _ = skip_any(data, pos, 1)
         out += change(kind, data[pos:end])
         return end
     count, end = read_var_uint(data, pos + 1)

@@ -14,9 +14,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TypeAlias
 
-from .errors import MisplacedUpdate
-from .ranges import Ranges
-from .structure import DELETED, GC, NONE, SKIP, TYPE, TYPE_DEPTH_MAX
+from .crowd import CROWD_MAX, Crowd
+from .errors import MisplacedUpdate, UpdateTooHeavy
+from .pacing import Steps, at_once
+from .ranges import Ranges, covers
+from .structure import DELETED, GC, NONE, SKIP, STEP, TYPE, TYPE_DEPTH_MAX, Place, Struct
 from .update import Update
 
 List: TypeAlias = tuple[int, int]
@@ -79,6 +81,8 @@ class Growth:
     """By client."""
     gone: Gone
     """Items that Yjs collects at once, since what is beside or around them is collected: client to clock to length."""
+    spots: "array[int] | list[int]"
+    """Where items were put, for `crowd`."""
 
 
 class Tree:
@@ -86,20 +90,45 @@ class Tree:
 
     def __init__(self) -> None:
         self._runs: dict[int, _Runs] = {}
+        self._crowd = Crowd()
 
-    def grow(self, update: Update, clocks: Mapping[int, int], deleted: Mapping[int, Ranges]) -> Growth:
+    def grow(
+        self, update: Update, clocks: Mapping[int, int], deleted: Mapping[int, Ranges], *, bounded: bool = True
+    ) -> Growth:
         """Find the places of an update's items. Changes nothing: see `add`.
 
         Args:
             update: Ready to be integrated.
             clocks: The state vector before it.
             deleted: What is deleted so far.
+            bounded: Whether one spot may only take so many items; not for what is stored already.
 
         Raises:
             MisplacedUpdate: An item has neighbours in two lists, is put into something that is no shared type, too
                 deep, or goes on where something else stood.
+            UpdateTooHeavy: Too many items in one spot.
         """
-        grown = Growth({}, {})
+        if len(update.structs) == 1:
+            ((client, own),) = update.structs.items()
+            if len(own) == 1:
+                # A keystroke. The long way would cost it a microsecond more.
+                grown = Growth({}, {}, [])
+                end = update.ends.get(client, 0)
+                if end > clocks.get(client, 0) and own[0][1] != SKIP:
+                    self._put(grown, update, client, own[0], end, clocks.get(client, 0), deleted)
+                    if bounded and grown.spots and self._crowd.count(grown.spots[0]) >= CROWD_MAX:
+                        raise UpdateTooHeavy(f"more than {CROWD_MAX} items in one spot: {client}:{own[0][0]}")
+                return grown
+        return at_once(self.growing(update, clocks, deleted, bounded=bounded))
+
+    def growing(
+        self, update: Update, clocks: Mapping[int, int], deleted: Mapping[int, Ranges], *, bounded: bool = True
+    ) -> Steps[Growth]:
+        """Like `grow`, in steps of some milliseconds. What the document gets in between is seen or not."""
+        grown = Growth({}, {}, array("q"))
+        spots = grown.spots
+        arriving: Crowd | None = None
+        count = counted = 0
         structs, ends = update.structs, update.ends
         done = dict.fromkeys(structs, 0)
         # Depth first along what items refer to. That this ends, `read_update` has seen to.
@@ -110,56 +139,91 @@ class Tree:
             index = done[client]
             known = clocks.get(client, 0)
             while index < len(own) and own[index][0] <= upto:
-                clock, ref, left_client, left, right_client, right, place = own[index]
+                count += 1
+                if count % STEP == 0:
+                    yield
+                struct = own[index]
                 end = own[index + 1][0] if index + 1 < len(own) else ends.get(client, 0)
-                index += 1
-                if end <= known or ref == SKIP:
+                if end <= known or struct[1] == SKIP:
+                    index += 1
                     continue
-                if ref == GC:
-                    where = GONE
-                else:
-                    missing = None
-                    for other, wanted in ((left_client, left), (right_client, right)):
-                        if other != client and wanted >= clocks.get(other, 0) and other in structs:
-                            reached = (
-                                structs[other][done[other]][0] if done[other] < len(structs[other]) else wanted + 1
-                            )
-                            if reached <= wanted:
-                                missing = (other, wanted)
-                    if missing is not None:
-                        index -= 1
-                        todo.append(missing)
-                        break
-                    where = self._place(grown, clock, left_client, left, right_client, right, place, deleted)
-                if where[0] & KEYED and end - clock > 1 and ref != DELETED:
-                    # Yjs joins values of a key only if all are deleted. yrs doesn't bear it if they are cut again.
-                    ranges_ = update.deletes.get(client, ())
-                    if not any(start <= clock and end <= stop for start, stop in ranges_):
-                        raise MisplacedUpdate(f"the values {client}:{clock} to {end} of one key are one item")
-                if clock < known and where not in (GONE, self._at(grown, client, known - 1)):
-                    # Yjs looks for its neighbours at the item before, and throws if that is collected.
-                    raise MisplacedUpdate(f"{client}:{clock} goes on beyond {known} where something else stands")
-                if where == GONE and ref != GC:
-                    grown.gone.setdefault(client, {})[clock] = end - clock
-                runs = grown.runs.get(client)
-                if runs is None:
-                    runs = grown.runs[client] = _Runs()
-                runs.append(max(clock, known), where)
-                if ref == TYPE:
-                    runs.types.append(clock)
+                missing = None
+                for other, wanted in (struct[2:4], struct[4:6]):
+                    if other != client and other in structs and wanted >= clocks.get(other, 0):
+                        theirs = structs[other]
+                        if done[other] < len(theirs) and theirs[done[other]][0] <= wanted:
+                            missing = (other, wanted)
+                if missing is not None:
+                    todo.append(missing)
+                    break
+                index += 1
+                self._put(grown, update, client, struct, end, known, deleted)
+                if bounded and len(spots) > counted:
+                    counted = len(spots)
+                    if arriving is not None:
+                        arriving.add(spots[-1])
+                    elif counted == STEP:
+                        arriving = Crowd()
+                        for spot in spots:
+                            arriving.add(spot)
+                    beside = arriving.count(spots[-1]) if arriving is not None else 1
+                    if self._crowd.count(spots[-1]) + beside > CROWD_MAX:
+                        raise UpdateTooHeavy(f"more than {CROWD_MAX} items in one spot: {client}:{struct[0]}")
             else:
                 todo.pop()
             done[client] = index
         return grown
 
+    @property
+    def count(self) -> int:
+        """How many items were added."""
+        return self._crowd.total
+
     def add(self, grown: Growth) -> None:
         """Take over what `grow` found, once the update is integrated."""
+        for spot in grown.spots:
+            self._crowd.add(spot)
         for client, runs in grown.runs.items():
             mine = self._runs.get(client)
             if mine is None:
                 self._runs[client] = runs
             else:
                 mine.extend(runs)
+
+    def _put(
+        self,
+        grown: Growth,
+        update: Update,
+        client: int,
+        struct: Struct,
+        end: int,
+        known: int,
+        deleted: Mapping[int, Ranges],
+    ) -> None:
+        """Find the place of one struct, of which everything up to `known` is known."""
+        clock, ref, left_client, left, right_client, right, place, _ = struct
+        if ref == GC:
+            where = GONE
+        else:
+            where = self._place(grown, clock, left_client, left, right_client, right, place, deleted)
+            several_values = where[0] & KEYED and end - clock > 1 and ref != DELETED
+            if several_values and not covers(update.deletes.get(client, ()), clock, end):
+                # Yjs joins values of a key only if all are deleted. yrs doesn't bear it if they are cut again.
+                raise MisplacedUpdate(f"the values {client}:{clock} to {end} of one key are one item")
+            if where[0] == GONE[0]:
+                grown.gone.setdefault(client, {})[clock] = end - clock
+            else:
+                beside = (left_client, left, right_client, right)
+                grown.spots.append(where[0] if place is not None else hash(beside))
+        if clock < known and where not in (GONE, self._at(grown, client, known - 1)):
+            # Yjs looks for its neighbours at the item before, and throws if that is collected.
+            raise MisplacedUpdate(f"{client}:{clock} goes on beyond {known} where something else stands")
+        runs = grown.runs.get(client)
+        if runs is None:
+            runs = grown.runs[client] = _Runs()
+        runs.append(max(clock, known), where)
+        if ref == TYPE:
+            runs.types.append(clock)
 
     def _place(
         self,
@@ -169,7 +233,7 @@ class Tree:
         left: int,
         right_client: int,
         right: int,
-        place: tuple[bytes | None, bytes | None] | None,
+        place: Place | None,
         deleted: Mapping[int, Ranges],
     ) -> List:
         if place is None:

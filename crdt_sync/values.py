@@ -8,15 +8,21 @@ Source: lib0 `decoding.js`; yrs 0.28 `any.rs`, which reads JSON with serde_json 
 
 import json
 import re
+from collections.abc import Iterator
 from itertools import compress
 from typing import NoReturn
 
-from .errors import MalformedUpdate
+from .errors import MalformedUpdate, UpdateTooHeavy
 from .lib0 import MAX_SAFE_INTEGER, read_var_uint
 
 ANY_DEPTH_MAX = 200
 """How deep a value (lib0 any, or JSON) may be nested. pycrdt and browsers recurse: pycrdt dies of SIGSEGV from about
 6,000 (in a thread with a small stack), browsers throw RangeError from about 4,400."""
+
+VALUES_MAX = 100_000
+"""How many values may be nested in one, and how many a piece of JSON may have: what takes pycrdt some 10 ms."""
+JSON_VALUES_MAX = 5_000
+"""How many values of one item may need a stand-in, as all of ContentJSON do, which costs some microseconds each."""
 
 MAGIC = b"crdt-sync:stand-in:"
 """How content that stands in for something that pycrdt can't hold begins; see `standins`."""
@@ -33,25 +39,28 @@ def refuse(what: str, pos: int) -> NoReturn:
 _IS_LOW_HALF = bytes(0xDC <= byte <= 0xDF for byte in range(256))
 
 
-def low_halves(text: str, clock: int) -> list[int]:
+def low_halves(text: str, clock: int) -> Iterator[int]:
     """The clocks of the low halves of surrogate pairs in a string whose first UTF-16 unit has this clock."""
     high_bytes = text.encode("utf-16-le")[1::2]
-    return list(compress(range(clock, clock + len(high_bytes)), high_bytes.translate(_IS_LOW_HALF)))
+    return compress(range(clock, clock + len(high_bytes)), high_bytes.translate(_IS_LOW_HALF))
 
 
-def skip_any(data: bytes, pos: int, count: int) -> tuple[int, bool]:
+def skip_any(data: bytes, pos: int, count: int, *, bounded: bool = False) -> tuple[int, bool, int]:
     """Walk over lib0 any-values.
 
     Args:
         data: A whole update.
         pos: Where the first value begins.
         count: How many values, at least 1.
+        bounded: Whether only so many may be nested in them.
 
     Returns:
-        The index after the last one, and whether one of them is or holds something that pycrdt changes.
+        The index after the last one, whether one of them is or holds something that pycrdt changes, and how many are
+        nested in them.
 
     Raises:
         MalformedUpdate: Unknown type, nested too deep, too large a number.
+        UpdateTooHeavy: More than `VALUES_MAX` are nested in them, or `JSON_VALUES_MAX` if pycrdt changes one.
         IndexError, UnicodeDecodeError, ProtocolError: As one would think.
 
     Source: lib0 `decoding.readAny`.
@@ -60,6 +69,7 @@ def skip_any(data: bytes, pos: int, count: int) -> tuple[int, bool]:
     odd = False
     stack: list[tuple[int, bool]] = []
     in_object = False
+    nested = 0
     while True:
         if not count:
             if not stack:
@@ -115,6 +125,9 @@ def skip_any(data: bytes, pos: int, count: int) -> tuple[int, bool]:
                 refuse(f"a value nested more than {ANY_DEPTH_MAX} deep", pos)
             count = length
             in_object = kind == 118
+            nested += length
+            if bounded and nested > VALUES_MAX:
+                raise UpdateTooHeavy(f"values nested in one: more than {VALUES_MAX}")
         elif kind == 116:
             length, pos = read_var_uint(data, pos)
             if data.startswith(MAGIC, pos):
@@ -124,7 +137,9 @@ def skip_any(data: bytes, pos: int, count: int) -> tuple[int, bool]:
             refuse(f"unknown kind of value {kind}", pos)
     if pos > size:
         raise IndexError
-    return pos, odd
+    if bounded and odd and nested > JSON_VALUES_MAX:
+        raise UpdateTooHeavy(f"{nested} values nested in one, of which pycrdt can't hold each")
+    return pos, odd, nested
 
 
 def _read_rest_of_var_int(data: bytes, pos: int) -> tuple[int, int]:
@@ -142,7 +157,8 @@ COMMON_JSON = frozenset((b"true", b"null", b"false", b'""', b"{}", b"0", b"1"))
 _PLAIN_JSON = re.compile(r'"[^"\\\x00-\x1f]*"|-?[1-9][0-9]{0,14}')
 # What pycrdt refuses or changes: surrogates written as escapes; integers outside of i64; decimals, of which serde_json
 # is off by one bit in a fifth of all cases unless they have at most 15 digits and no exponent; -0.
-_ODD_JSON = re.compile(r"\\u[dD][89a-fA-F]|[0-9][0-9.]{15}|[0-9][eE]|-0(?:\.0*)?(?![0-9.])")
+_ESCAPED_SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")
+_ODD_NUMBER = re.compile(r"[0-9][0-9.]{15}|[0-9][eE]|-0(?:\.0*)?(?![0-9.])")
 _JSON_STRING = re.compile(r'"[^"\\]*(?:\\.[^"\\]*)*"')
 _BRACKETS = re.compile(r"[\[\]{}]")
 
@@ -154,44 +170,60 @@ class _NotJsonError(ValueError):
     pass
 
 
-def _refuse_constant(name: str) -> NoReturn:
-    raise _NotJsonError(name)
+class _Numbers:
+    """Looks at the numbers of one piece of JSON. JSON.parse knows no NaN and no Infinity, and has no limit on digits:
+    numbers are checked, not converted."""
+
+    def __init__(self) -> None:
+        self.odd = False
+
+    def see(self, text: str) -> int:
+        if len(text) > 1 and _ODD_NUMBER.search(text) is not None:
+            self.odd = True
+        return 0
+
+    def refuse_constant(self, name: str) -> NoReturn:
+        raise _NotJsonError(name)
 
 
-# JSON.parse knows no NaN and no Infinity, and has no limit on digits: numbers are checked, not converted.
-_decode_json = json.JSONDecoder(
-    parse_constant=_refuse_constant, parse_int=lambda text: 0, parse_float=lambda text: 0.0
-).decode
-
-
-def is_odd_json(text: str) -> bool:
+def is_odd_json(text: str, *, bounded: bool = False) -> bool:
     """Check that `JSON.parse` would take this; whether pycrdt would refuse or change it.
+
+    Args:
+        text: What should be JSON.
+        bounded: Whether it may only hold so many values.
 
     Raises:
         MalformedUpdate: Not JSON, or nested too deep.
+        UpdateTooHeavy: It holds more than `VALUES_MAX` values.
 
     Source: ECMA-404; yrs 0.28 parses with serde_json 1.0 (without `float_roundtrip`) into f64 and i64.
     """
     if _PLAIN_JSON.fullmatch(text) is not None:
         return _MAGIC_TEXT in text
     depth = 0
-    if text.count("[") + text.count("{") > _YRS_JSON_DEPTH:
-        depth = deepest = 0
-        for bracket in _BRACKETS.findall(_JSON_STRING.sub("", text)):
+    opened = text.count("[") + text.count("{")
+    if opened > _YRS_JSON_DEPTH:
+        bare = _JSON_STRING.sub("", text)
+        deepest = 0
+        for bracket in _BRACKETS.findall(bare):
             depth += 1 if bracket in "[{" else -1
             deepest = max(deepest, depth)
         depth = deepest
     if depth > ANY_DEPTH_MAX:
         raise MalformedUpdate(f"JSON nested more than {ANY_DEPTH_MAX} deep")
+    if bounded and len(text) > VALUES_MAX and opened + text.count(",") > VALUES_MAX:
+        bare = _JSON_STRING.sub("", text)
+        if bare.count("[") + bare.count("{") + bare.count(",") > VALUES_MAX:
+            raise UpdateTooHeavy(f"JSON of more than {VALUES_MAX} values")
+    numbers = _Numbers()
+    decoder = json.JSONDecoder(parse_constant=numbers.refuse_constant, parse_int=numbers.see, parse_float=numbers.see)
     try:
-        value = _decode_json(text)
+        value = decoder.decode(text)
     except (ValueError, RecursionError) as error:
         raise MalformedUpdate(f"not JSON: {text[:40]!r}") from error
-    if depth > _YRS_JSON_DEPTH or _MAGIC_TEXT in text:
+    if depth > _YRS_JSON_DEPTH or numbers.odd or _MAGIC_TEXT in text:
         return True
     if isinstance(value, str) and value.startswith(_MAGIC_TEXT):
         return True
-    if _ODD_JSON.search(text) is None:
-        return False
-    # Most likely a number-like part of a string. Escaped surrogates are odd there too.
-    return r"\ud" in text.lower() or _ODD_JSON.search(_JSON_STRING.sub("", text)) is not None
+    return "\\u" in text and _ESCAPED_SURROGATE.search(text) is not None

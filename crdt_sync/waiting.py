@@ -30,6 +30,11 @@ class Waiting:
         self._entries: dict[bytes, dict[int, int] | None] = {}
         self._lacking: dict[int, list[tuple[int, bytes]]] = {}
 
+    @property
+    def size(self) -> int:
+        """What the updates and their entries take, in bytes."""
+        return self._bytes
+
     def __len__(self) -> int:
         return len(self._entries)
 
@@ -39,14 +44,14 @@ class Waiting:
     def __contains__(self, data: bytes) -> bool:
         return data in self._entries
 
-    def add(self, data: bytes, update: Update, clocks: Mapping[int, int]) -> None:
-        """Hold `data` back until `clocks` has reached what `update` needs.
+    def add(self, data: bytes, update: Update, clocks: Mapping[int, int], *, bounded: bool = True) -> None:
+        """Hold `data` back until `clocks` has reached what `update` needs; if it isn't `bounded`, even if there is no room.
 
         Raises:
             RoomFull: No room for it. Nothing was kept; the client's next sync brings it in one piece.
         """
         cost = _cost(data, update.needs)
-        if self._bytes + cost > self.bytes_max:
+        if bounded and self._bytes + cost > self.bytes_max:
             raise RoomFull(
                 f"{len(self._entries)} updates wait for others ({self._bytes} bytes); "
                 f"one of {len(data)} bytes doesn't fit below {self.bytes_max}"

@@ -19,6 +19,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from crdt_sync.errors import MalformedUpdate, ProtocolError
+from crdt_sync.lib0 import MAX_SAFE_INTEGER, read_var_uint, read_var_uints, write_var_uint
 from crdt_sync.standins import for_pycrdt, from_pycrdt
 from crdt_sync.update import Update, read_state_vector, read_update, write_state_vector
 from tests.support.grammar import FOUNDATION, hostile_update
@@ -50,6 +51,21 @@ def test_any_bytes_are_a_state_vector_or_malformed(data: bytes) -> None:
     assert read_state_vector(write_state_vector(clocks)) == clocks
 
 
+@given(st.lists(st.integers(0, MAX_SAFE_INTEGER)), st.binary(max_size=12))
+def test_many_numbers_are_read_as_each_is(numbers: list[int], rest: bytes) -> None:
+    data = b"".join(map(write_var_uint, numbers)) + rest
+    pos = len(data) - len(rest)
+
+    assert read_var_uints(data, 0, len(numbers)) == (numbers, pos)
+    try:
+        one, end = read_var_uint(data, pos)
+    except ProtocolError:
+        with pytest.raises(ProtocolError):
+            read_var_uints(data, 0, len(numbers) + 1)
+    else:
+        assert read_var_uints(data, 0, len(numbers) + 1) == ([*numbers, one], end)
+
+
 @given(seeds)
 def test_disguise_is_announced_and_comes_off(seed: int) -> None:
     data = hostile_update(Random(seed))
@@ -73,8 +89,10 @@ def test_what_cuts_pairs_keeps_clocks(seed: int) -> None:
     except MalformedUpdate:
         return
     cut = read_update(for_pycrdt(data, {client: set(lows[::2]) for client, lows in result.pairs.items()}))
-    assert (cut.ends, cut.needs, cut.boundaries) == (result.ends, result.needs, result.boundaries)
-    assert cut.pairs == {client: lows[1::2] for client, lows in result.pairs.items() if len(lows) > 1}
+    assert (cut.ends, cut.needs, *cut.boundaries()) == (result.ends, result.needs, *result.boundaries())
+    assert {client: list(lows) for client, lows in cut.pairs.items()} == {
+        client: list(lows[1::2]) for client, lows in result.pairs.items() if len(lows) > 1
+    }
 
 
 def _written_by_yjs(yjs: Yjs, seed: int) -> Iterator[bytes]:
@@ -250,14 +268,14 @@ def test_what_is_accepted_loads_for_long(yjs: Yjs) -> None:
 
 
 def _known_cuts(base: Update | None, result: Update) -> dict[int, set[int]]:
-    boundaries = set(result.boundaries)
-    pairs: dict[int, list[int]] = dict(result.pairs)
+    boundaries = set(result.boundaries())
+    pairs = {client: list(lows) for client, lows in result.pairs.items()}
     if base is not None:
-        boundaries.update(base.boundaries)
+        boundaries.update(base.boundaries())
         # Where an incoming struct is cut by what is known already.
         boundaries.update(base.ends.items())
         for client, lows in base.pairs.items():
-            pairs[client] = lows + pairs.get(client, [])
+            pairs[client] = [*lows, *pairs.get(client, [])]
     return {client: {low for low in lows if (client, low) in boundaries} for client, lows in pairs.items()}
 
 

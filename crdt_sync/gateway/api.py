@@ -172,7 +172,7 @@ async def apply_update(call: Call) -> Response:
     """Apply a Yjs update (v1), the body of the request, as a client would; answers when it is stored."""
     update = await call.body(call.settings.message_bytes_max)
     async with call.parts.rooms.hold(call.room) as room:
-        outcome = room.accept(update, sender=None, user=call.grant.user)
+        outcome = await room.accept_in_turns(update, sender=None, user=call.grant.user)
         await _stored(room)
         return JSONResponse({"outcome": outcome.name.lower()})
 

@@ -24,6 +24,7 @@ from ..errors import (
     Unauthorized,
 )
 from ..load import Load
+from ..pacing import SLICE_S
 from ..protocol import encode_denied
 from ..room import Room
 from ..session import Session
@@ -226,8 +227,15 @@ def _client(address: str, credentials: Credentials) -> Hashable:
 
 async def _read(room: Room, connection: Connection, receive: Receive, load: Load) -> int:
     """Give the room what the client says until it is gone or has to go; returns the code it closed with."""
+    loop = asyncio.get_running_loop()
+    busy_s = 0.0
     while True:
+        if busy_s >= SLICE_S:
+            # What has arrived is received without pausing, and may be many frames.
+            await asyncio.sleep(0)
+            busy_s = 0.0
         message = await receive()
+        received_at = loop.time()
         if message["type"] == "websocket.disconnect":
             return int(message.get("code", 1005))
         frame = message.get("bytes")
@@ -235,7 +243,9 @@ async def _read(room: Room, connection: Connection, receive: Receive, load: Load
             # Text frames come from clients that speak something beside y-websocket. They mean nothing here.
             continue
         try:
-            room.receive(connection, frame)
+            rest = room.receive(connection, frame)
+            if rest is not None:
+                await rest
         except SyncError as error:
             log.warning(
                 "connection_refused_message",
@@ -250,6 +260,7 @@ async def _read(room: Room, connection: Connection, receive: Receive, load: Load
         except Exception:
             log.exception("message_failed", extra={"room": room.name, "connection": connection.id})
             connection.close(SyncError.close_code, SyncError.reason)
+        busy_s += loop.time() - received_at
         if pause_s := load.pause_s(room.name, size=len(frame), receivers=len(room.connections)):
             await asyncio.sleep(pause_s)
 

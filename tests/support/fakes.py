@@ -10,7 +10,7 @@ import asyncio
 import functools
 import selectors
 from collections import Counter, deque
-from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from datetime import datetime
 from typing import Any, ParamSpec, TypeVar
@@ -524,6 +524,7 @@ class Client:
         self.room: Room | None = None
         self._stack = AsyncExitStack()
         self._writer: asyncio.Task[None]
+        self._rest: asyncio.Task[None] | None = None
 
     async def connect(self, node: Node, name: str = "room", *, window: int | None = None) -> Client:
         """Open the room and join it.
@@ -561,6 +562,8 @@ class Client:
         room, self.room = self.room, None
         if room is None:
             return
+        if self._rest is not None:
+            await asyncio.wait([self._rest])
         room.leave(self.connection, properly=properly or self.connection.closing is not None)
         self.transport.lose()
         if self.connection.closing is None:
@@ -598,16 +601,37 @@ class Client:
         self.say(encode_awareness(write_states(states)))
 
     def deliver(self, count: int | None = None) -> None:
-        """Have the room receive what is on the link, or the first `count` frames of it."""
+        """Have the room receive what is on the link, or the first `count` frames of it; one that takes its time holds up
+        those behind it."""
         for _ in range(len(self.link) if count is None else min(count, len(self.link))):
+            if self._rest is not None and not self._rest.done():
+                return
             frame = self.link.popleft()
             if self.room is None or self.connection.closing:
                 continue
             try:
-                self.room.receive(self.connection, frame)
+                rest = self.room.receive(self.connection, frame)
             except SyncError as error:
-                self.error = error
-                self.connection.close(error.close_code, error.reason)
+                self._refused(error)
+            else:
+                if rest is not None:
+                    self._rest = asyncio.create_task(self._finish(rest))
+
+    async def delivered(self) -> None:
+        """Wait until the room has received everything on the link."""
+        while self.link or (self._rest is not None and not self._rest.done()):
+            self.deliver()
+            await asyncio.sleep(0)
+
+    async def _finish(self, rest: Awaitable[None]) -> None:
+        try:
+            await rest
+        except SyncError as error:
+            self._refused(error)
+
+    def _refused(self, error: SyncError) -> None:
+        self.error = error
+        self.connection.close(error.close_code, error.reason)
 
     def read(self) -> None:
         """Take in what has been sent, as a y-websocket client would; answers go onto the link."""

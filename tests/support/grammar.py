@@ -331,3 +331,146 @@ def _nested_types(rng: Random) -> bytes:
             clock += 1
         inside = clock - 1
     return update(block(200, 0, *structs))
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Heavy updates: valid, or nearly so, and much work for their size.
+
+
+def heavy_update(rng: Random, client: int) -> bytes:
+    """Some tens of kilobytes by a client that nobody knows yet."""
+    kinds = (_scattered, _crowd, _values, _json, _cuts, _nested_types_of, _clients, _formats)
+    return rng.choice(kinds)(rng, client, rng.choice((100, 1000, 3000)))
+
+
+def _scattered(rng: Random, client: int, count: int) -> bytes:
+    structs = [item(4, _root(b"t"), var_bytes(b"x"))]
+    structs += [item(132, _id(client, rng.randrange(clock)), var_bytes(b"x")) for clock in range(1, count)]
+    return update(block(client, 0, *structs))
+
+
+def _crowd(rng: Random, client: int, count: int) -> bytes:
+    struct = rng.choice(
+        (
+            item(40, _root(b"m"), var_bytes(b"k"), b"\1\x7e"),
+            item(4, _root(b"t"), var_bytes(b"x")),
+            item(132, _id(2, 3), var_bytes(b"x")),
+            item(196, _id(2, 3), _id(2, 4), var_bytes(b"x")),
+        )
+    )
+    return update(*(block(client + n, 0, struct) for n in range(count, 0, -1)))
+
+
+def _values(rng: Random, client: int, count: int) -> bytes:
+    value = rng.choice((b"\x7e", b"\x7d\1", b"\x77\1x", b"\x75\0", b"\x7a12345678"))
+    nested = rng.choice((b"\1\x75", b"\1\x76", b""))
+    keys = var_bytes(b"k") if nested.endswith(b"\x76") else b""
+    return update(block(client, 0, item(8, _root(b"a"), nested + var_uint(10 * count), (keys + value) * (10 * count))))
+
+
+def _json(rng: Random, client: int, count: int) -> bytes:
+    text = rng.choice((b"1,", b'"\\ud83d",', b"[[],{}],", b"1e5,")) * count
+    return update(block(client, 0, item(5, _root(b"t"), var_bytes(b"[" + text + b"0]"))))
+
+
+def _cuts(rng: Random, client: int, count: int) -> bytes:
+    text = rng.choice(("x", "😀", "ü")) * (3 * count)
+    length = len(text.encode("utf-16-le")) // 2
+    ranges = [(clock, 1) for clock in range(0, length, 3)]
+    return update(block(client, 0, item(4, _root(b"t"), var_bytes(text.encode()))), deletes=deletes((client, ranges)))
+
+
+def _nested_types_of(rng: Random, client: int, count: int) -> bytes:
+    structs = [item(7, _root(b"a"), b"\0")]
+    structs += [item(7, b"\0", _id(client, max(0, clock - rng.choice((1, 1, 100)))), b"\0") for clock in range(count)]
+    return update(block(client, 0, *structs))
+
+
+def _clients(rng: Random, client: int, count: int) -> bytes:
+    blocks = [
+        block(client + n, 0, item(132, _id(client + max(0, n - 1), 0), var_bytes(b"x"))) for n in range(count, 0, -1)
+    ]
+    return update(*blocks, block(client, 0, item(4, _root(b"t"), var_bytes(b"x"))))
+
+
+def _formats(rng: Random, client: int, count: int) -> bytes:
+    structs = [item(4, _root(b"t"), var_bytes(b"x"))]
+    for clock in range(count):
+        at = _id(client, rng.randrange(clock + 1))
+        structs.append(item(134, at, var_bytes(b"bold"), var_bytes(rng.choice((b"true", b"null", b'{"a":1}')))))
+    return update(block(client, 0, *structs))
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Awareness, state vectors and frames.
+
+_STATES = (
+    b"null", b"{}", b'{"user":{"name":"x","color":"#fff"}}', b'{"cursor":{"anchor":1,"head":2}}', b" null ", b'{"a":1,"a":2}',
+    b'"\\ud83d"', b"1e999", b"-0", b"1" * 400, b'{"__proto__":{"x":1}}', b"[" * 90 + b"]" * 90, '"ü🙂\u2028"'.encode(),
+)  # fmt: skip
+_BAD_STATES = (*_BAD_JSON, b"[" * 990 + b"]" * 990, b"[" * 7000 + b"]" * 7000, b'{"a":' * 2000 + b"1" + b"}" * 2000)
+
+
+def hostile_awareness(rng: Random) -> bytes:
+    """The payload of an awareness message."""
+    wild = rng.choice((0, 0, 0.05, 0.3))
+    states = []
+    for _ in range(rng.choice((0, 1, 1, 1, 2, 9, 30))):
+        client = rng.choice(CLIENTS) if rng.random() > wild else rng.choice((2**53, 2**60, 0))
+        clock = rng.randint(1, 9) if rng.random() > wild else rng.choice((0, 2**32, 2**52, 2**53 - 1, 2**60))
+        state = rng.choice(_STATES if rng.random() > wild else _BAD_STATES)
+        if rng.random() < wild / 5:
+            state = b'"' + b"x" * rng.choice((16_000, 17_000, 200_000)) + b'"'
+        states.append(var_uint(client) + var_uint(clock) + var_bytes(state))
+    count = len(states) if rng.random() > wild else rng.choice((0, len(states) + 1, 5000, 2**31))
+    return var_uint(count) + b"".join(states)
+
+
+def hostile_state_vector(rng: Random, known: Mapping[int, int] = FOUNDATION_CLOCKS) -> bytes:
+    """A state vector that claims more, less or other things than a document at `known` has."""
+    wild = rng.choice((0, 0.1, 0.3))
+    clocks = {client: rng.choice((clock, rng.randint(0, clock), clock + 1)) for client, clock in known.items()}
+    if rng.random() < wild:
+        clocks[rng.choice(CLIENTS)] = rng.choice((0, 2**31 - 1, 2**31, 2**53 - 1))
+    if rng.random() < wild:
+        clocks |= {rng.randrange(2**32): 1 for _ in range(3000)}
+    pairs = [_id(client, clock) for client, clock in clocks.items()]
+    if pairs and rng.random() < wild / 2:
+        pairs.append(pairs[0])
+    count = len(pairs) if rng.random() > wild else rng.choice((0, len(pairs) + 1, 2**27, 2**53 - 1))
+    return var_uint(count) + b"".join(pairs)
+
+
+def hostile_frame(rng: Random, known: Mapping[int, int] = FOUNDATION_CLOCKS) -> tuple[bytes, list[bytes]]:
+    """One WebSocket frame with one message or several.
+
+    Returns:
+        The frame, and the updates in it.
+    """
+    messages, updates = [], []
+    for _ in range(rng.choice((1, 1, 1, 1, 2, 3, 8))):
+        roll = rng.random()
+        if roll < 0.6:
+            data = hostile_update(rng, known)
+            updates.append(data)
+            messages.append(b"\0" + rng.choice((b"\1", b"\2", b"\2")) + var_bytes(data))
+        elif roll < 0.605:
+            data = heavy_update(rng, rng.randrange(2**20, 2**32))
+            updates.append(data)
+            messages.append(b"\0\2" + var_bytes(data))
+        elif roll < 0.75:
+            messages.append(b"\1" + var_bytes(hostile_awareness(rng)))
+        elif roll < 0.87:
+            messages.append(b"\0\0" + var_bytes(hostile_state_vector(rng, known)))
+        elif roll < 0.93:
+            messages.append(rng.choice((b"\3", b"\3" * 50, b"\x66" + var_bytes(b"t" * rng.choice((0, 9, 64, 65))))))
+        elif roll < 0.96:
+            messages.append(
+                rng.choice((b"\2\0\6denied", b"\0\3\0", b"\4\0", b"\x80\x80\x04x", b"\0", b"\0\2\xff\xff\x7f", b""))
+            )
+        else:
+            messages.append(rng.randbytes(rng.randint(1, 20)))
+    frame = b"".join(messages)
+    if rng.random() < 0.03:
+        frame = frame[: rng.randrange(len(frame) + 1)]
+    return frame, updates

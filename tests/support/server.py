@@ -17,6 +17,7 @@ from types import TracebackType
 
 _ROOT = Path(__file__).resolve().parents[2]
 _HOST = "127.0.0.1"
+_WATCHED = Path(__file__).parent / "watched"
 
 
 class ServerProcess:
@@ -33,6 +34,7 @@ class ServerProcess:
         database_url: str | None = None,
         env: Mapping[str, str] | None = None,
         script: Path | None = None,
+        watch_stalls: bool = False,
     ) -> None:
         """Prepare, start nothing.
 
@@ -41,6 +43,7 @@ class ServerProcess:
             database_url: Where it keeps documents.
             env: More environment, such as `{"CRDT_SYNC_JOURNAL_INTERVAL_S": "0.05"}`.
             script: Is run in place of the command.
+            watch_stalls: Whether it notes when its event loop is held up, for `stalls`.
         """
         self.port = free_port()
         self.url = f"ws://{_HOST}:{self.port}"
@@ -56,6 +59,9 @@ class ServerProcess:
             **(env or {}),
         }
         self._command = [sys.executable, str(script)] if script else [sys.executable, "-m", "crdt_sync", "serve"]
+        self._stalls_path = folder / f"stalls-{self.port}.log"
+        if watch_stalls:
+            self._env |= {"PYTHONPATH": f"{_WATCHED}{os.pathsep}{_ROOT}", "WATCHED_STALLS": str(self._stalls_path)}
         self._process: subprocess.Popen[bytes] | None = None
 
     async def __aenter__(self) -> ServerProcess:
@@ -150,6 +156,15 @@ class ServerProcess:
         """The log lines of level ERROR or worse, and tracebacks' first lines."""
         marks = (" ERROR ", " CRITICAL ", "Traceback (most recent call last)", "Exception ignored", "panicked at")
         return [line for line in self.log.splitlines() if any(mark in line for mark in marks)]
+
+    def stalls(self) -> list[str]:
+        """What held up its event loop for more than 50 ms of CPU time, so that it wasn't the machine that was slow."""
+        return self._stalls_path.read_text().splitlines() if self._stalls_path.exists() else []
+
+    def longest_turns_ms(self) -> int:
+        """How long the turns of its event loop were, by CPU time, in which it spent all but a twentieth of its time until it
+        was last stopped."""
+        return int(Path(f"{self._stalls_path}.turns").read_text())
 
     def rss_bytes(self) -> int:
         """The memory that it occupies now."""

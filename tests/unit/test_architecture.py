@@ -11,10 +11,10 @@ PACKAGES = ("auth", "persistence", "crdt_sync")
 # A module imports only from rows above its own.
 ROWS: tuple[frozenset[str], ...] = (
     frozenset({"errors", "settings", "logs", "pacing"}),
-    frozenset({"lib0", "ranges", "stores", "blackbox", "keys", "limits", "bus.__init__"}),
+    frozenset({"lib0", "ranges", "crowd", "stores", "blackbox", "keys", "limits", "bus.__init__"}),
     frozenset({"values", "structure", "javascript", "envelope", "load", "workers", "bus.memory", "bus.redis_url"}),
     frozenset({"update", "standins", "nodes", "bus.redis_link"}),
-    frozenset({"waiting", "tree", "order", "bus.redis_notes", "bus.redis_state"}),
+    frozenset({"waiting", "tree", "pieces", "order", "bus.redis_notes", "bus.redis_state"}),
     frozenset(
         {"document", "content", "protocol", "awareness", "bus.redis_asker", "bus.redis_sender", "bus.redis_subscriber"}
     ),

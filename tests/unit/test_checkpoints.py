@@ -50,6 +50,7 @@ class Bench:
         client = await Client().connect(self.node, name)
         for update in updates:
             client.say(encode_update(update))
+        await client.delivered()
         assert client.room is not None
         return client, client.room
 

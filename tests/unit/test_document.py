@@ -388,6 +388,18 @@ class _Panicking:
         raise PanicException("attempt to divide by zero")
 
 
+def test_a_panic_while_making_sure_breaks_the_document(monkeypatch: pytest.MonkeyPatch) -> None:
+    document = Document()
+
+    def panic(*_: object) -> bytes:
+        raise PanicException("attempt to divide by zero")
+
+    monkeypatch.setattr(pycrdt, "get_update", panic)
+
+    with pytest.raises(UpdateBreaksDocument, match="panicked"):
+        document.apply(grammar.FOUNDATION)
+
+
 def test_a_panic_while_applying_breaks_the_document() -> None:
     document = document_with(text_update("ab"))
     document._doc = _Panicking(document._doc, "apply_update")  # type: ignore[assignment]

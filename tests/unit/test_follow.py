@@ -7,11 +7,13 @@ from typing import Any
 
 import pytest
 
+from crdt_sync import pacing
 from crdt_sync.awareness import ClientState
 from crdt_sync.bus.memory import Hub, MemoryBus
 from crdt_sync.document import digest
 from crdt_sync.envelope import Kind, decode
 from crdt_sync.follow import ADOPT_S, SOURCES_MAX
+from crdt_sync.lib0 import write_var_uint
 from crdt_sync.nodes import LEASE_S
 from persistence.memory import MemoryStore
 from tests.support.fakes import (
@@ -23,6 +25,7 @@ from tests.support.fakes import (
     settle,
     stored_updates,
     text_of,
+    turns,
     until,
 )
 
@@ -625,3 +628,31 @@ async def test_what_took_a_process_down_is_refused_at_once_where_the_room_is_ope
 
         assert bob.closed == (4400, "malformed update")
         assert text_at(ann) == ""
+
+
+@in_virtual_time
+async def test_a_large_update_of_another_node_is_taken_in_in_steps_and_confirmed_when_it_is_stored(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async with cluster() as made:
+        ann, bob = await made.join(0), await made.join(1)
+        head = b"\x01" + write_var_uint(3000) + b"\x07\x00\x04\x01\x04text\x01x"
+        large = head + b"".join(b"\x44\x07" + write_var_uint(n) + b"\x01y" for n in range(2999)) + b"\x00"
+        ann.edit(large)
+        await ann.delivered()
+        monkeypatch.setattr(pacing, "SLICE_S", 0)
+        assert bob.room is not None
+        room = bob.room
+        # By turns of the loop: no time passes while there is something to do.
+        while room.settled:
+            await turns(1)
+        bob.edit(Editor(9).type("b"))
+        bob.ask_for_confirm(b"?")
+        await turns(20)
+        in_the_middle = (list(bob.confirmed), room.settled)
+        await asyncio.sleep(30)
+        await settle(ann, bob)
+
+        assert in_the_middle == ([], False)
+        assert len(text_at(ann)) == len(text_at(bob)) == 3001
+        assert bob.confirmed == [b"?"]

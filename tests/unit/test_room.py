@@ -1,12 +1,15 @@
 """One open document and everyone who has it open. Real rooms, store and journal; time and sockets are played."""
 
 import asyncio
+from collections import Counter
 
 import pytest
 
+from crdt_sync import pacing
 from crdt_sync.awareness import ClientState
 from crdt_sync.document import Document, Outcome
 from crdt_sync.errors import DocumentBroken, MalformedUpdate, ProtocolError, RoomFull, UpdateBreaksDocument
+from crdt_sync.lib0 import write_var_uint
 from crdt_sync.protocol import encode_step_1, encode_update
 from tests.support.fakes import (
     Client,
@@ -589,6 +592,9 @@ class _Failing:
     def state_vector(self) -> bytes:
         return self._document.state_vector()
 
+    def is_light(self, data: bytes) -> bool:
+        return True
+
     def apply(self, data: bytes) -> Outcome:
         raise self._error
 
@@ -679,3 +685,89 @@ async def test_a_client_is_asked_what_it_has_before_it_hears_that_it_is_synced()
         steps = [frame[1] for frame in client.transport.frames if frame[0] == 0]
 
         assert steps == [0, 1]
+
+
+# ------------------------------------------------------------------------------------------------ large updates
+
+
+def _large() -> bytes:
+    """3,000 items in a text, each before the one before it."""
+    head = b"\x01" + write_var_uint(3000) + b"\x07\x00\x04\x01\x04text\x01x"
+    return head + b"".join(b"\x44\x07" + write_var_uint(clock) + b"\x01y" for clock in range(2999)) + b"\x00"
+
+
+@pytest.fixture
+def _one_step_a_turn(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pacing, "SLICE_S", 0)
+
+
+@pytest.mark.usefixtures("_one_step_a_turn")
+@in_virtual_time
+async def test_while_a_large_update_is_taken_in_the_room_goes_on_and_its_sender_waits() -> None:
+    async with running_node() as node:
+        alice, bob = await joined(node, 2)
+        alice.say(encode_update(_large()))
+        alice.edit(typed("later", client_id=2)[0])
+        await turns(50)
+        bob.edit(typed("b", client_id=3)[0])
+        await turns(50)
+        alice.read()
+
+        in_the_middle = (len(alice.link), text_of(*alice.received[-1:]))
+        await alice.delivered()
+        await settle(alice, bob)
+
+        assert in_the_middle == (1, "b")
+        assert Counter(text_of(*bob.received)) == Counter("x" + "y" * 2999 + "l" + "b")
+
+
+@pytest.mark.usefixtures("_one_step_a_turn")
+@in_virtual_time
+async def test_what_is_asked_for_while_a_large_update_is_taken_in_is_confirmed_when_that_is_stored() -> None:
+    async with running_node() as node:
+        alice, bob = await joined(node, 2)
+        room = await node.room()
+        alice.say(encode_update(_large()))
+        await turns(50)
+        bob.edit(typed("b", client_id=3)[0])
+        bob.ask_for_confirm(b"?")
+        await turns(50)
+        bob.read()
+
+        early = (list(bob.confirmed), room.wants_checkpoint, room.settled)
+        await alice.delivered()
+        await asyncio.sleep(1)
+        await settle(alice, bob)
+
+        assert early == ([], False, False)
+        assert bob.confirmed == [b"?"]
+        assert set(await stored_updates(node.store, "room")) >= {_large()}
+
+
+@pytest.mark.usefixtures("_one_step_a_turn")
+@in_virtual_time
+async def test_who_joins_or_asks_in_the_middle_of_a_large_update_gets_all_of_it() -> None:
+    async with running_node() as node:
+        (alice,) = await joined(node, 1)
+        alice.say(encode_update(_large()))
+        await turns(100)
+        (bob,) = await joined(node, 1)
+        await asyncio.sleep(0)
+        await alice.delivered()
+        await settle(alice, bob)
+
+        assert len(text_of(*bob.received)) == 3000
+
+
+@in_virtual_time
+async def test_a_large_update_that_is_refused_closes_its_sender_and_changes_nothing() -> None:
+    async with running_node() as node:
+        alice, bob = await joined(node, 2)
+        alice.say(encode_update(_large()[:-1] + b"\x01"))
+        await alice.delivered()
+        await settle(alice, bob)
+
+        assert (alice.closed, bob.closed) == ((4400, "malformed update"), None)
+        assert text_of(*bob.received) == ""
+        assert await stored_updates(node.store, "room") == []
+        await alice.leave()

@@ -414,6 +414,9 @@ class _Broken:
     def __init__(self, error: Exception) -> None:
         self._error = error
 
+    def is_light(self, data: bytes) -> bool:
+        return True
+
     def __getattr__(self, name: str) -> object:
         def fail(*_: object) -> None:
             raise self._error

@@ -29,7 +29,7 @@ def through_pycrdt(
 def known_cuts(updates: Sequence[bytes]) -> dict[int, set[int]]:
     """Which surrogate pairs are cut by which of the updates."""
     read = [read_update(data) for data in updates]
-    boundaries = {boundary for each in read for boundary in each.boundaries}
+    boundaries = {boundary for each in read for boundary in each.boundaries()}
     cuts: dict[int, set[int]] = {}
     for each in read:
         for client, lows in each.pairs.items():

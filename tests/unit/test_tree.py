@@ -1,5 +1,7 @@
 """In which list an item is, and what may not be put there."""
 
+import time
+
 import pytest
 
 from crdt_sync.document import Document, Outcome
@@ -149,3 +151,14 @@ def test_an_item_left_and_right_of_the_same_neighbour_is_taken_as_real_yjs_write
     assert document.apply(log[1]) is Outcome.NEW
 
     assert yjs.apply([document.state().update]).content == yjs.apply(log).content
+
+
+def test_many_values_of_keys_with_many_deletes_take_no_longer_than_the_bytes_are_worth() -> None:
+    values = [item(40, b"\1" + var_bytes(b"m"), var_bytes(b"%d" % n), b"\2\x7e\x7e") for n in range(20_000)]
+    data = update(block(9, 0, *values), deletes=deletes((9, [(2 * n, 2) for n in range(20_000)])))
+    document = Document()
+
+    started = time.process_time()
+    document.apply(data)
+
+    assert time.process_time() - started < 5

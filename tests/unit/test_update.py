@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 import struct
 import time
 import tracemalloc
@@ -8,10 +9,21 @@ from random import Random
 
 import pytest
 
-from crdt_sync.errors import MalformedUpdate, ProtocolError
+from crdt_sync.errors import MalformedUpdate, ProtocolError, UpdateTooHeavy
 from crdt_sync.structure import TYPE_DEPTH_MAX
-from crdt_sync.update import CLOCK_MAX, Update, read_state_vector, read_update, write_state_vector
-from crdt_sync.values import ANY_DEPTH_MAX
+from crdt_sync.update import (
+    CLIENTS_MAX,
+    CLOCK_MAX,
+    ITEM_PAIRS_MAX,
+    ITEM_VALUES_MAX,
+    ITEMS_MAX,
+    Update,
+    read_state_vector,
+    read_update,
+    reading,
+    write_state_vector,
+)
+from crdt_sync.values import ANY_DEPTH_MAX, VALUES_MAX
 from tests.support.grammar import FOUNDATION, block, deletes, item, update, var_bytes, var_uint
 from tests.support.yjs import Yjs
 
@@ -40,7 +52,12 @@ def embed(text: str | bytes) -> bytes:
 def read(data: bytes) -> Update:
     result = read_update(data)
     result.needs = {client: clock for client, clock in result.needs.items() if clock}
+    result.pairs = {client: list(lows) for client, lows in result.pairs.items()}
     return result
+
+
+def boundaries(data: bytes) -> list[tuple[int, int]]:
+    return list(read_update(data).boundaries())
 
 
 # --- what an update contains and needs
@@ -51,29 +68,33 @@ def read(data: bytes) -> Update:
 def test_keystroke(client: int, clock: int) -> None:
     data = update(block(client, clock, item(132, ref(client, clock - 1), X)))
 
-    assert read(data) == Update({client: clock + 1}, {client: clock}, {}, [(client, clock)], {}, False)
+    assert read(data) == Update({client: clock + 1}, {client: clock}, {}, {}, False)
+    assert boundaries(data) == [(client, clock)]
 
 
 def test_keystroke_between_two_others() -> None:
     data = update(block(9, 8, item(196, ref(9, 3), ref(9, 6), var_bytes("ü漢".encode()))))
 
-    assert read(data) == Update({9: 10}, {9: 8}, {}, [(9, 4), (9, 6)], {}, False)
+    assert read(data) == Update({9: 10}, {9: 8}, {}, {}, False)
+    assert boundaries(data) == [(9, 4), (9, 6)]
 
 
 def test_keystroke_with_an_emoji_knows_its_pair() -> None:
     data = update(block(9, 8, item(132, ref(9, 3), var_bytes("a😀b🙂".encode()))))
 
-    assert read(data) == Update({9: 14}, {9: 8}, {}, [(9, 4)], {9: [10, 13]}, False)
+    assert read(data) == Update({9: 14}, {9: 8}, {}, {9: [10, 13]}, False)
+    assert boundaries(data) == [(9, 4)]
 
 
 def test_delete_of_one_range() -> None:
     data = update(deletes=deletes((300, [(5, 3)])))
 
-    assert read(data) == Update({}, {300: 8}, {300: [(5, 8)]}, [(300, 5), (300, 8)], {}, False)
+    assert read(data) == Update({}, {300: 8}, {300: [(5, 8)]}, {}, False)
+    assert boundaries(data) == [(300, 5), (300, 8)]
 
 
 def test_empty_update_contains_and_needs_nothing() -> None:
-    assert read(b"\0\0") == Update({}, {}, {}, [], {}, False)
+    assert read(b"\0\0") == Update({}, {}, {}, {}, False)
 
 
 def test_example_of_the_architecture() -> None:
@@ -97,9 +118,8 @@ def test_what_the_update_brings_itself_is_not_needed() -> None:
         deletes=deletes((3, [(11, 2)])),
     )
 
-    assert read(data) == Update(
-        {9: 1, 3: 13}, {3: 10}, {3: [(11, 13)]}, [(3, 13), (3, 10), (3, 11), (3, 13)], {}, False
-    )
+    assert read(data) == Update({9: 1, 3: 13}, {3: 10}, {3: [(11, 13)]}, {}, False)
+    assert boundaries(data) == [(3, 13), (3, 10), (3, 11), (3, 13)]
 
 
 def test_what_goes_beyond_what_the_update_brings_is_needed() -> None:
@@ -125,7 +145,7 @@ def test_gap_at_the_end_is_no_need_and_no_content() -> None:
 
 
 def test_nothing_but_a_gap_is_no_content() -> None:
-    assert read(update(block(9, 5, item(10, var_uint(3))))) == Update({}, {}, {}, [], {}, False)
+    assert read(update(block(9, 5, item(10, var_uint(3))))) == Update({}, {}, {}, {}, False)
 
 
 def test_clocks_count_utf16_units_and_values() -> None:
@@ -478,7 +498,7 @@ def test_reading_takes_no_longer_than_the_bytes_are_worth(data: bytes) -> None:
     started = time.process_time()
     try:
         read_update(data)
-    except MalformedUpdate:
+    except (MalformedUpdate, UpdateTooHeavy):
         pass
 
     assert time.process_time() - started < 1.5
@@ -493,6 +513,77 @@ def test_structs_take_memory_in_proportion() -> None:
     tracemalloc.stop()
 
     assert peak < 4 * len(data)
+
+
+NULLS = b"\x7e" * 1000
+
+
+@pytest.mark.parametrize(
+    ("data", "bounds"),
+    [
+        (any_value(b"\x75" + var_uint(VALUES_MAX + 1) + b"\x7e" * (VALUES_MAX + 1)), "nested"),
+        (update(block(9, 0, item(8, ROOT, var_uint(101), (b"\x75" + var_uint(1000) + NULLS) * 101))), "nested"),
+        (update(block(9, 0, item(8, ROOT, var_uint(ITEM_VALUES_MAX + 1), NULLS * 1000, b"\x7e"))), "in one item"),
+        (any_value(b"\x75" + var_uint(6_000) + b"\x7a" + bytes(8) + NULLS * 5 + NULLS[:999]), "pycrdt can't hold"),
+        (
+            update(block(9, 0, item(8, ROOT, var_uint(6_000), NULLS * 5, b"\x7a", bytes(8), NULLS[:999]))),
+            "pycrdt can't hold",
+        ),
+        (update(block(9, 0, item(2, ROOT, var_uint(6_000), b"\x011" * 6_000))), "as JSON"),
+        (embed("[" + "1," * VALUES_MAX + "1]"), "JSON of more"),
+        (update(block(9, 0, string("\U0001f600" * (ITEM_PAIRS_MAX + 1)))), "surrogate pairs"),
+        (update(*(block(n, 0, item(0, b"\1")) for n in range(CLIENTS_MAX + 1))), "clients"),
+        (update(block(9, 0, *[item(0, b"\1")] * (ITEMS_MAX + 1))), "structs"),
+        (
+            update(block(9, 0, item(0, b"\1")), deletes=deletes((9, [(2 * n, 1) for n in range(ITEMS_MAX + 1)]))),
+            "deletes",
+        ),
+    ],
+    ids=range(11),
+)
+def test_what_would_hold_up_others_is_refused_unless_it_is_stored_already(data: bytes, bounds: str) -> None:
+    with pytest.raises(UpdateTooHeavy, match=bounds):
+        read_update(data)
+
+    assert read_update(data, bounded=False).ends
+
+
+def test_a_long_string_of_json_is_no_burden() -> None:
+    data = embed(json.dumps({"image": "data:image/png;base64," + "aB3e/" * 400_000, "list": ["a,b" * 100_000] * 2}))
+
+    started = time.process_time()
+    result = read_update(data)
+
+    assert time.process_time() - started < 0.3
+    assert not result.standins
+
+
+def test_reading_pauses_every_few_milliseconds() -> None:
+    data = update(block(9, 0, *[item(4, ROOT, X)] * 100_000), deletes=deletes((9, [(2 * n, 1) for n in range(50_000)])))
+
+    pauses = sum(1 for _ in reading(data))
+
+    assert pauses > len(data) / 17_000
+
+
+def test_a_large_update_is_read_like_a_small_one_and_takes_less_memory() -> None:
+    structs = [
+        string("a"),
+        *(item(196, ref(9, n), ref(8, n), X) for n in range(100_000)),
+        item(0, b"\3"),
+        item(10, b"\2"),
+    ]
+    data = update(block(9, 0, *structs), block(8, 0, *structs[:1], item(0, var_uint(100_000))))
+    small = update(block(9, 0, *structs[:50]), block(8, 0, *structs[:1], item(0, var_uint(100_000))))
+
+    tracemalloc.start()
+    result = read_update(data)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+
+    assert list(result.structs[9][:50]) == [(*one[:7], one[7] + 2) for one in read_update(small).structs[9]]
+    assert list(result.structs[9])[-1][:2] == (100_004, 10)
+    assert peak < 14 * len(data)
 
 
 # --- reproducers

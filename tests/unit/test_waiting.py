@@ -12,7 +12,7 @@ from crdt_sync.waiting import ENTRY_BYTES, Waiting
 def needing(**clocks: int) -> Update:
     """An update that needs client `c1` at some clock, and so on."""
     needs = {int(client[1:]): clock for client, clock in clocks.items()}
-    return Update(ends={}, needs=needs, deletes={}, boundaries=[], pairs={}, standins=False)
+    return Update(ends={}, needs=needs, deletes={}, pairs={}, standins=False)
 
 
 def released(waiting: Waiting, client: int, clocks: dict[int, int]) -> list[bytes]:
