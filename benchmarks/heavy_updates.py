@@ -79,6 +79,7 @@ CASES: dict[str, tuple[bytes, bytes | None]] = {
     "history of 100,000 items": (chain(100_000), None),
     "history of 500,000 items": (chain(500_000), None),
     "100,000 scattered items": (scattered(100_000), None),
+    "100,000 deletes in 1 MB of text": (deletes(100_000), TEXT),
     "290,000 deletes in 1 MB of text": (deletes(290_000), TEXT),
     "4 MB of nested nulls": (value(b"\1\x75" + write_var_uint(4_000_000) + b"\x7e" * 4_000_000), None),
     "95,000 nested nulls": (value(b"\1\x75" + write_var_uint(95_000) + b"\x7e" * 95_000), None),

@@ -230,8 +230,17 @@ class Document:
         Raises:
             MalformedUpdate: Not an update.
         """
-        update = read_update(data)
+        return at_once(self.adding(data))
+
+    def adding(self, data: bytes) -> Steps[bool]:
+        """Like `adds`, in steps of some milliseconds."""
+        update = yield from reading(data)
         return bool(update.ends) and not self._knows(update) and data not in self._waiting
+
+    @property
+    def clients(self) -> int:
+        """How many clients have written what is integrated."""
+        return len(self._clocks)
 
     def bound_waiting(self, bytes_max: int) -> None:
         """Change the bound on the updates held back. Those that are kept stay."""

@@ -15,7 +15,7 @@ from bisect import insort
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Hashable, Iterable, Iterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from typing import Protocol
+from typing import NoReturn, Protocol
 
 from persistence import Stored
 
@@ -41,7 +41,7 @@ from .protocol import (
     encode_update,
 )
 from .settings import Settings
-from .update import read_state_vector
+from .update import STRANGERS_MAX, read_state_vector
 
 log = logging.getLogger("crdt_sync.room")
 
@@ -293,12 +293,16 @@ class Room:
         async with self._in_pieces_alone():
             try:
                 self._journal.require_space(len(update))
-                self._require_room_for(update)
+                if self._is_too_full_for(update) and await self._turns.take_large(self._document.adding(update)):
+                    self._refuse_for_room(update)
                 work = self._document.applying(update)
                 large = len(update) > LIGHT_BYTES
                 outcome = await (self._turns.take_large(work) if large else self._turns.take(work))
                 if self.broken:
                     raise DocumentBroken("the room was given up meanwhile")
+            except asyncio.CancelledError:
+                self.fail(DocumentBroken("only a part of an update was taken in"))
+                raise
             except DocumentBroken as error:
                 if sender is not None:
                     sender.close(error.close_code, error.reason)
@@ -605,11 +609,17 @@ class Room:
 
     def _require_room_for(self, update: bytes) -> None:
         """Refuse what a client adds to a document that is as large as it may be. Other nodes' updates are never refused."""
+        if self._is_too_full_for(update) and self._document.adds(update):
+            self._refuse_for_room(update)
+
+    def _is_too_full_for(self, update: bytes) -> bool:
+        return self.content_bytes + len(update) > self._settings.document_bytes_max
+
+    def _refuse_for_room(self, update: bytes) -> NoReturn:
+        if self.load is not None:
+            self.load.limits.note("document_bytes", self.name)
         bytes_max = self._settings.document_bytes_max
-        if self.content_bytes + len(update) > bytes_max and self._document.adds(update):
-            if self.load is not None:
-                self.load.limits.note("document_bytes", self.name)
-            raise DocumentFull(f"{self.content_bytes} bytes and {len(update)} more are over {bytes_max}")
+        raise DocumentFull(f"{self.content_bytes} bytes and {len(update)} more are over {bytes_max}")
 
     async def _apply_stored(self, update: bytes) -> Outcome:
         if self._document.is_light(update):
@@ -677,7 +687,7 @@ class Room:
                     self._schedule_awareness()
                     self._schedule_announcement()
             case SyncStep1(state_vector):
-                read_state_vector(state_vector)
+                read_state_vector(state_vector, clients_max=self._document.clients + STRANGERS_MAX)
                 connection.answer_sync(state_vector)
             case QueryAwareness():
                 connection.answer_who()

@@ -93,9 +93,6 @@ def run_node(settings: Settings, listener: socket.socket, banner: str | None) ->
         # Who a client is, is decided by `client_address`. uvicorn would take the word of everyone on this machine.
         proxy_headers=False,
     )
-    # What is loaded by now stays. Walking over it again in every full collection would hold up the event loop for some 30 ms.
-    gc.collect()
-    gc.freeze()
     _Server(config, listener, limits, banner).run(sockets=[])
     return not app.state.unstored
 

@@ -1,7 +1,7 @@
 """How long an edit takes from one client to another of its room, again and again, seen from a process of its own.
 
-As a program: `python -m tests.support.prober URL ROOM` writes a line for each edit, when it was sent (`time.monotonic`) and
-how many seconds later it arrived, until its input ends.
+As a program: `python -m tests.support.prober URL ROOM` writes a line when it has begun, and when its input ends, one for each
+edit: when it was sent (`time.monotonic`), and how many seconds later it arrived.
 """
 
 from __future__ import annotations
@@ -38,6 +38,12 @@ class Prober:
         self._process.kill()
         self._process.wait()
 
+    async def begun(self) -> None:
+        """Return once it edits."""
+        assert self._process.stdout is not None
+        line = await asyncio.to_thread(self._process.stdout.readline)
+        assert line == "begun\n", "it ended"
+
     async def finish(self) -> list[tuple[float, float]]:
         """End it; returns when each edit was sent and how long it took, in seconds."""
         out, _ = await asyncio.to_thread(self._process.communicate, "")
@@ -61,15 +67,20 @@ async def _probe(url: str, room: str) -> None:
     ended = asyncio.create_task(asyncio.to_thread(sys.stdin.read))
     async with await RawClient.connect(url, room) as writer, await RawClient.connect(url, room) as reader:
         clock = 0
+        times = []
         while not ended.done():
             frame = _keystroke(clock)
             sent = time.monotonic()
             await writer.send(frame)
             while await reader.receive(timeout_s=30) != frame:
                 pass
-            print(f"{sent:.6f} {time.monotonic() - sent:.6f}")
+            times.append((sent, time.monotonic() - sent))
+            if not clock:
+                print("begun", flush=True)
             clock += 1
             await asyncio.sleep(INTERVAL_S)
+    for sent, took in times:
+        print(f"{sent:.6f} {took:.6f}")
 
 
 if __name__ == "__main__":

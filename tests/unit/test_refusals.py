@@ -10,6 +10,8 @@ from starlette.types import Message
 from auth import CredentialInvalid, Credentials, Grant, KeysUnavailable, Right
 from crdt_sync.gateway.access import Access
 from crdt_sync.gateway.sync import SyncEndpoint
+from crdt_sync.limits import Limits
+from crdt_sync.load import Load
 from crdt_sync.revocations import Revocations
 from crdt_sync.sessions import Sessions
 from persistence.memory import MemoryStore
@@ -53,8 +55,16 @@ class Upgrade:
 
 def parts(rooms: object = None) -> Any:
     revocations = Revocations(MemoryStore())
-    access = Access(verify, quick_settings(), revocations)
-    return SimpleNamespace(access=access, rooms=rooms, sessions=Sessions(revocations), revocations=revocations)
+    settings = quick_settings()
+    limits = Limits(settings)
+    return SimpleNamespace(
+        access=Access(verify, settings, revocations),
+        rooms=rooms,
+        sessions=Sessions(revocations),
+        revocations=revocations,
+        limits=limits,
+        load=Load(settings, limits),
+    )
 
 
 @pytest.mark.parametrize(

@@ -8,9 +8,17 @@ import pytest
 from crdt_sync import pacing
 from crdt_sync.awareness import ClientState
 from crdt_sync.document import Document, Outcome
-from crdt_sync.errors import DocumentBroken, MalformedUpdate, ProtocolError, RoomFull, UpdateBreaksDocument
-from crdt_sync.lib0 import write_var_uint
+from crdt_sync.errors import (
+    DocumentBroken,
+    MalformedUpdate,
+    ProtocolError,
+    RoomFull,
+    UpdateBreaksDocument,
+    UpdateTooHeavy,
+)
+from crdt_sync.lib0 import write_var_bytes, write_var_uint
 from crdt_sync.protocol import encode_step_1, encode_update
+from crdt_sync.update import STRANGERS_MAX, write_state_vector
 from tests.support.fakes import (
     Client,
     Editor,
@@ -23,6 +31,7 @@ from tests.support.fakes import (
     text_of,
     turns,
     typed,
+    until,
 )
 
 ALICE, BOB = 11, 22
@@ -587,7 +596,7 @@ class _Failing:
 
     def __init__(self, document: Document, error: Exception) -> None:
         self._document, self._error = document, error
-        self.waiting = document.waiting
+        self.waiting, self.clients = document.waiting, document.clients
 
     def state_vector(self) -> bytes:
         return self._document.state_vector()
@@ -771,3 +780,18 @@ async def test_a_large_update_that_is_refused_closes_its_sender_and_changes_noth
         assert text_of(*bob.received) == ""
         assert await stored_updates(node.store, "room") == []
         await alice.leave()
+
+
+@in_virtual_time
+async def test_a_state_vector_may_list_as_many_clients_as_the_document_has_and_some() -> None:
+    async with running_node() as node:
+        ann = await Client().connect(node)
+        ann.say(b"\0\0" + write_var_bytes(write_state_vector(dict.fromkeys(range(STRANGERS_MAX), 1))))
+        await settle(ann)
+        before = ann.closed
+        ann.say(b"\0\0" + write_var_bytes(write_state_vector(dict.fromkeys(range(STRANGERS_MAX + 1), 1))))
+
+        await until(lambda: ann.closed is not None)
+
+    assert before is None
+    assert ann.closed == (UpdateTooHeavy.close_code, UpdateTooHeavy.reason)
