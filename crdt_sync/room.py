@@ -304,9 +304,7 @@ class Room:
                 self.fail(DocumentBroken("only a part of an update was taken in"))
                 raise
             except DocumentBroken as error:
-                if sender is not None:
-                    sender.close(error.close_code, error.reason)
-                self.fail(error)
+                self._fail_by(sender, error)
                 raise
             self._accepted_new(update, outcome, sender, user)
             return outcome
@@ -337,10 +335,7 @@ class Room:
         try:
             outcome = self._document.apply(update)
         except DocumentBroken as error:
-            if sender is not None:
-                # Before the others: if it is this client's fault, it must hear so and not come back with it.
-                sender.close(error.close_code, error.reason)
-            self.fail(error)
+            self._fail_by(sender, error)
             raise
         self._accepted_new(update, outcome, sender, user)
         return outcome
@@ -593,6 +588,12 @@ class Room:
         self.broken = True
         self.culprit = error.culprit if isinstance(error, DocumentBroken) else None
         self.close(DocumentBroken.close_code, DocumentBroken.reason)
+
+    def _fail_by(self, sender: Connection | None, error: DocumentBroken) -> None:
+        if sender is not None:
+            # Before the others: if it is this client's fault, it must hear so and not come back with it.
+            sender.close(error.close_code, error.reason)
+        self.fail(error)
 
     def bury(self) -> None:
         """Give the document up since it was deleted. What was accepted is stored all the same: it may be wanted back."""
