@@ -278,6 +278,9 @@ class Room:
 
     async def _receive_slowly(self, connection: Connection, messages: list[Message]) -> None:
         async for message in unhurried(messages):
+            if connection.closing:
+                # Its grant may have ended meanwhile.
+                return
             if not isinstance(message, SyncUpdate) or self._document.is_light(message.update):
                 self._receive(connection, message)
             elif connection.session.may_write:

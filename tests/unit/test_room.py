@@ -795,3 +795,19 @@ async def test_a_state_vector_may_list_as_many_clients_as_the_document_has_and_s
 
     assert before is None
     assert ann.closed == (UpdateTooHeavy.close_code, UpdateTooHeavy.reason)
+
+
+@pytest.mark.usefixtures("_one_step_a_turn")
+@in_virtual_time
+async def test_what_a_client_said_behind_a_large_update_is_not_taken_once_it_is_closed() -> None:
+    async with running_node() as node:
+        alice, bob = await joined(node, 2)
+        alice.say(encode_update(_large()) + encode_update(typed("more", client_id=2)[0]))
+        await turns(50)
+        alice.connection.close(4401, "credential expired")
+        await alice.delivered()
+        await settle(alice, bob)
+
+        assert Counter(text_of(*bob.received)) == Counter("x" + "y" * 2999)
+        assert await stored_updates(node.store, "room") == [_large()]
+        await alice.leave()
