@@ -191,7 +191,7 @@ def has_crossed_origins(state: bytes) -> bool:
     structs = [struct for own in read_update(state).structs.values() for struct in own]
     return any(
         left_client == right_client != NONE and right <= left
-        for _, _, left_client, left, right_client, right, _ in structs
+        for _, _, left_client, left, right_client, right, *_ in structs
     )
 
 
