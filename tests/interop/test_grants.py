@@ -129,6 +129,49 @@ async def test_no_stock_client_that_may_not_be_here_comes_back_often(
     assert all(attempts["refused", version] >= 4 for version in NODE_VERSIONS)
 
 
+@pytest.mark.parametrize("version", NODE_VERSIONS)
+async def test_a_stock_client_whose_token_expires_is_sent_away_and_one_that_renews_it_stays(
+    version: str, guarded: ServerProcess, clients: NodeClients, room: str
+) -> None:
+    ends = await clients.create(guarded.url, room, version, params={"token": token("ann", ttl_s=3)})
+    stays = await clients.create(guarded.url, room, version, params={"token": token("bob", ttl_s=3)})
+    await stays.send(fresh(token("bob", ttl_s=600)))
+
+    await ends.wait(connected=False, timeout_s=6)
+    await asyncio.sleep(1.5)
+
+    status = await ends.status()
+    assert (4401, "credential expired") in [(close["code"], close["reason"]) for close in status["closes"]]
+    assert status["opened"] == 1
+    # 3.1 gives up; the others are refused at the upgrade.
+    assert bool(status["refusals"]) == (version != "3.1")
+    await stays.insert(0, "still here")
+    await stays.confirm()
+    assert (await stays.status())["opened"] == 1
+
+
+@pytest.mark.parametrize("version", NODE_VERSIONS)
+async def test_a_stock_client_whose_right_to_write_ends_goes_on_reading_until_it_writes(
+    version: str, guarded: ServerProcess, clients: NodeClients, room: str
+) -> None:
+    ann = await clients.create(guarded.url, room, version, params={"token": token("ann")})
+    bob = await clients.create(guarded.url, room, version, params={"token": token("bob")})
+    await ann.insert(0, "mine")
+    await ann.confirm()
+    await ann.send(fresh(token("ann", {room: "read"})))
+    await bob.wait(text="mine")
+    await bob.insert(4, " and yours")
+
+    await ann.wait(text="mine and yours")
+    await ann.set_state({"cursor": 1})
+    await bob.wait(states={ann.client_id: {"cursor": 1, "user": {"id": "ann"}}})
+    await ann.insert(0, "not ")
+    async with asyncio.timeout(5):
+        while (4403, "read only") not in [(c["code"], c["reason"]) for c in (await ann.status())["closes"]]:
+            await asyncio.sleep(0.05)
+    assert (await bob.content("text"))["text"] == "mine and yours"
+
+
 # ------------------------------------------------------------------------------------------------------ expiry
 
 
