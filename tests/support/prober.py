@@ -66,19 +66,24 @@ def _keystroke(clock: int) -> bytes:
 async def _probe(url: str, room: str) -> None:
     ended = asyncio.create_task(asyncio.to_thread(sys.stdin.read))
     async with await RawClient.connect(url, room) as writer, await RawClient.connect(url, room) as reader:
+        # Who answers no pings is closed after a minute.
+        answering = asyncio.create_task(writer.wait_closed(timeout_s=1e9))
         clock = 0
         times = []
         while not ended.done():
             frame = _keystroke(clock)
             sent = time.monotonic()
             await writer.send(frame)
-            while await reader.receive(timeout_s=30) != frame:
-                pass
+            async with asyncio.timeout(30):
+                while await reader.receive(timeout_s=30) != frame:
+                    assert not answering.done(), "closed"
+                    assert reader.closed is None, "closed"
             times.append((sent, time.monotonic() - sent))
             if not clock:
                 print("begun", flush=True)
             clock += 1
             await asyncio.sleep(INTERVAL_S)
+        answering.cancel()
     for sent, took in times:
         print(f"{sent:.6f} {took:.6f}")
 
