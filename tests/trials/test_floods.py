@@ -207,7 +207,9 @@ NEEDED = HALF_OPEN + VALID + 500
 ALLOWED = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
 
 
-@pytest.mark.skipif(ALLOWED < NEEDED, reason=f"needs {NEEDED} open files, this machine allows {ALLOWED}")
+@pytest.mark.skipif(
+    ALLOWED < NEEDED and not os.environ.get("CI"), reason=f"needs {NEEDED} open files, this machine allows {ALLOWED}"
+)
 @pytest.mark.parametrize(
     ("names", "seconds"),
     [

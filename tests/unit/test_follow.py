@@ -656,3 +656,22 @@ async def test_a_large_update_of_another_node_is_taken_in_in_steps_and_confirmed
         assert in_the_middle == ([], False)
         assert len(text_at(ann)) == len(text_at(bob)) == 3001
         assert bob.confirmed == [b"?"]
+
+
+@in_virtual_time
+async def test_who_is_back_after_long_hears_of_users_of_other_nodes_under_new_clocks() -> None:
+    async with cluster() as made:
+        ann = await made.join(0)
+        ann.announce(ClientState(1, 4, b'{"user":"Ann"}'))
+        await asyncio.sleep(2)
+        # Nobody remembers it. It remembers the clock of Ann, as y-websocket does, and takes no other state.
+        bob = await made.join(1)
+        await asyncio.sleep(2)
+        await settle(bob)
+        known = bob.people[1].clock
+
+        bob.announce(ClientState(2, 9, b'{"user":"Bob"}'))
+        await asyncio.sleep(2)
+        await settle(bob)
+
+        assert bob.people[1] == ClientState(1, known + 1, b'{"user":"Ann"}')
