@@ -53,7 +53,7 @@ class Checkpoints:
         try:
             size = 0
             for room in rooms:
-                capture = _capture(room)
+                capture = await _capture(room)
                 if capture is None:
                     continue
                 batch.append((room, capture))
@@ -61,7 +61,7 @@ class Checkpoints:
                 if size >= BATCH_BYTES or len(batch) >= BATCH_ROOMS:
                     await self._write_batch(batch)
                     size = 0
-                # One room's state may take milliseconds to encode; others' messages go first.
+                # Several small ones take milliseconds; others' messages go first.
                 await asyncio.sleep(0)
             await self._write_batch(batch)
         finally:
@@ -134,9 +134,9 @@ class Checkpoints:
             return False
 
 
-def _capture(room: Room) -> Capture | None:
+async def _capture(room: Room) -> Capture | None:
     try:
-        return room.capture()
+        return await room.capture()
     except Exception:
         # A bug, and one room's trouble: the others' states are stored all the same.
         log.exception("capture_failed", extra={"room": room.name})

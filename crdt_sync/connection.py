@@ -13,7 +13,7 @@ import asyncio
 import itertools
 import logging
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -33,7 +33,22 @@ log = logging.getLogger("crdt_sync.connection")
 
 _ids = itertools.count(1)
 
-CatchUp = Callable[["Connection"], Iterable[bytes]]
+
+@dataclass(frozen=True, slots=True)
+class Wants:
+    """What a client is to be told, made of what the room has when it is told."""
+
+    had: bytes
+    """State vector of something that it is known to have."""
+    step_2: bool
+    """It sent a sync step 1."""
+    who: bool
+    """It asked who is here."""
+    behind: bool
+    """It wasn't relayed everything since."""
+
+
+CatchUp = Callable[[Wants], Awaitable[Iterable[bytes]]]
 
 
 class TransportClosed(Exception):
@@ -128,6 +143,7 @@ class Connection:
         self._task: asyncio.Task[None] | None = None
         self._deadline: asyncio.TimerHandle | None = None
         self._sending = False
+        self._making = False
         self._progress_at = now
         self._buffered = 0
 
@@ -137,6 +153,7 @@ class Connection:
         return not (
             self._notices
             or self._sending
+            or self._making
             or self._outbox
             or self._confirms
             or self.behind
@@ -200,7 +217,7 @@ class Connection:
     def check(self, *, now: float, stalled_max_s: float) -> None:
         """Close the client if it has taken nothing of what waits for it for `stalled_max_s`."""
         buffered = self._transport.buffered_bytes()
-        if (self.idle and not buffered) or buffered < self._buffered:
+        if self._making or (self.idle and not buffered) or buffered < self._buffered:
             self._progress_at = now
         self._buffered = buffered
         if now - self._progress_at >= stalled_max_s:
@@ -210,14 +227,14 @@ class Connection:
         """Send what there is to send until the connection is closed or lost.
 
         Args:
-            catch_up: Gives the frames for a client that `asked`, `asked_who` or is `behind`, made from what it `had`.
+            catch_up: Gives the frames for what a client wants. What is relayed meanwhile follows them.
         """
         loop = asyncio.get_running_loop()
         self._task = asyncio.current_task()
         try:
             while self.closing is None:
                 try:
-                    frame = self._next(catch_up)
+                    frame = self._next() or await self._next_made(catch_up)
                 except SyncError as error:
                     self.close(error.close_code, error.reason)
                     continue
@@ -226,6 +243,8 @@ class Connection:
                     log.exception("catch_up_failed", extra={"connection": self.id})
                     self.close(SyncError.close_code, SyncError.reason)
                     continue
+                if self.closing is not None:
+                    break
                 if frame is None:
                     self._sending = False
                     self._wake.clear()
@@ -241,15 +260,25 @@ class Connection:
             if self._deadline is not None:
                 self._deadline.cancel()
 
-    def _next(self, catch_up: CatchUp) -> bytes | None:
+    def _next(self) -> bytes | None:
+        """What goes before all that has to be made first."""
         if self._notices:
             return self._notices.popleft()
-        if not self._catching_up and (self.asked or self.asked_who or self.behind):
-            self._catching_up.extend(catch_up(self))
-            self.synced = self.synced or self.asked
+        return self._catching_up.popleft() if self._catching_up else None
+
+    async def _next_made(self, catch_up: CatchUp) -> bytes | None:
+        if self.asked or self.asked_who or self.behind:
+            wants = Wants(self.had, self.asked, self.asked_who, self.behind)
+            # Before it is made: what is relayed from now on may not be in it.
             self.asked = self.asked_who = self.behind = False
-        if self._catching_up:
-            return self._catching_up.popleft()
+            self._making = True
+            try:
+                self._catching_up.extend(await catch_up(wants))
+            finally:
+                self._making = False
+            self.synced = self.synced or wants.step_2
+            if self._catching_up:
+                return self._next()
         if self._confirms:
             self._confirms_owed -= 1
             return self._confirms.popleft()

@@ -25,7 +25,7 @@ from .awareness import read_states
 from .bus import Bus, BusUnavailable, Kept
 from .document import Outcome
 from .envelope import NODE_BYTES, Envelope, Kind, decode, encode, read_parts, write_parts
-from .errors import ProtocolError
+from .errors import DocumentBroken, ProtocolError
 from .lib0 import read_var_bytes, read_var_uint, write_var_bytes, write_var_uint
 from .room import Room
 
@@ -411,17 +411,26 @@ class Follower:
     def _answer(self, room: Room, envelope: Envelope) -> None:
         fingerprint, pos = read_var_bytes(envelope.body, 0)
         state_vector, _ = read_var_bytes(envelope.body, pos)
-        differs = fingerprint != room.fingerprint()[0]
-        updates = room.lacks(state_vector) if differs else []
         self._send()
-        self._publish(
-            Kind.ANSWER,
-            number=self._published,
-            to=envelope.node,
-            body=write_parts([room.who_is_here(), *updates]),
-        )
-        if differs and not envelope.number:
+        if fingerprint == room.fingerprint()[0]:
+            self._publish_answer(room, envelope.node, self._published, [])
+        else:
+            self._start(f"answer {envelope.node.hex()}", self._make_up(room, envelope, self._published, state_vector))
+
+    async def _make_up(self, room: Room, envelope: Envelope, published: int, state_vector: bytes) -> None:
+        """Tell a node what it lacks of all that was `published`, and of what came since."""
+        try:
+            updates = await room.lacks(state_vector)
+        except (DocumentBroken, ProtocolError) as error:
+            self.ignored += 1
+            log.error("answer_failed", extra={"room": self.name, "error": str(error)})
+            return
+        self._publish_answer(room, envelope.node, published, updates)
+        if not envelope.number:
             self._publish_ask(envelope.node, back=True)
+
+    def _publish_answer(self, room: Room, node: bytes, published: int, updates: list[bytes]) -> None:
+        self._publish(Kind.ANSWER, number=published, to=node, body=write_parts([room.who_is_here(), *updates]))
 
     def _take_answer(self, room: Room, envelope: Envelope) -> None:
         who, *updates = read_parts(envelope.body)

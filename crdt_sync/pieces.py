@@ -8,13 +8,19 @@ they may only come together with their delete. See `tree`.
 """
 
 from collections.abc import Iterator
+from contextlib import contextmanager
 from itertools import islice
 from math import isqrt
+from time import thread_time
 
 from .lib0 import write_var_uint
 from .ranges import covers
 from .structure import DELETED, GC, SKIP
 from .update import Update, write_deletes
+
+# Each piece has as much as took between these times.
+PIECE_S = (0.0005, 0.0015)
+PIECE_MIN, PIECE_STRUCTS_MAX, PIECE_RANGES_MAX = 4, 32, 512
 
 # Cutting many ranges out of one long text in order would copy its rest for each: every so many first.
 _COARSE_FROM = 64
@@ -32,7 +38,9 @@ class Pieces:
         ranges_max: How many ranges the next piece may delete, beside those that come with their items.
     """
 
-    def __init__(self, data: bytes, update: Update, *, structs_max: int, ranges_max: int) -> None:
+    def __init__(
+        self, data: bytes, update: Update, *, structs_max: int = PIECE_MIN, ranges_max: int = PIECE_MIN
+    ) -> None:
         self.structs_max = structs_max
         self.ranges_max = ranges_max
         self._data = data
@@ -57,6 +65,16 @@ class Pieces:
             if len(ranges) > _COARSE_FROM:
                 yield from self._delete(client, iter(ranges[:: isqrt(len(ranges))]))
             yield from self._delete(client, iter(ranges))
+
+    @contextmanager
+    def timed(self) -> Iterator[None]:
+        """Around what is done with a piece: makes the next one larger or smaller, after what this one takes."""
+        started = thread_time()
+        yield
+        took_s = thread_time() - started
+        factor = 2 if took_s < PIECE_S[0] else 0.5 if took_s > PIECE_S[1] else 1
+        self.structs_max = int(min(max(self.structs_max * factor, 1), PIECE_STRUCTS_MAX))
+        self.ranges_max = int(min(max(self.ranges_max * factor, 1), PIECE_RANGES_MAX))
 
     def _in_order(self) -> Iterator[tuple[int, int]]:
         """Each struct, as client and index, after those that it refers to."""

@@ -12,15 +12,15 @@ import asyncio
 import logging
 import sys
 from bisect import insort
-from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Hashable, Iterable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Hashable, Iterable
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import NoReturn, Protocol
 
 from persistence import Stored
 
 from .awareness import KEEP_ALIVE, Awareness, ClientState, read_states
-from .connection import Connection
+from .connection import Connection, Wants
 from .document import LIGHT_BYTES, Document, Outcome, State
 from .errors import DocumentBroken, DocumentFull, DocumentGone, Draining, MessageTooBig, ProtocolError, ReadOnly
 from .journal import Journal
@@ -57,7 +57,6 @@ BEHIND_S = 0.5
 class Capture:
     """A document's state at one moment, on its way to becoming a snapshot."""
 
-    state: State
     stored: asyncio.Event
     """Set when every update in it is stored, whichever node accepted it. A snapshot with more than that would be the only
     place where it is, and may be replaced by one without."""
@@ -67,6 +66,7 @@ class Capture:
     """Every stored update up to this seq is in it. Grows while what is in it is being stored."""
     whole: bool = True
     """Whether that is everything in it; not if another node's updates came in between."""
+    state: State = field(init=False)
 
 
 class Others(Protocol):
@@ -189,6 +189,8 @@ class Room:
         # While an update is applied in pieces, the document holds something that nobody has accepted yet.
         self._turns = turns or Turns()
         self._in_pieces = asyncio.Lock()
+        # Differences are made one after the other: what must be done before is done once.
+        self._making = asyncio.Lock()
         self._after_pieces: list[Callable[[], None]] = []
 
     @property
@@ -444,21 +446,31 @@ class Room:
         """What tells apart documents with different content, and the state vector."""
         return self._document.fingerprint(), self._document.state_vector()
 
-    def content(self) -> bytes:
-        """All that is shown, as one update.
+    async def difference(self, state_vector: bytes = b"\x00") -> bytes:
+        """All that is shown and that somebody with this state vector lacks, as one update.
+
+        It may take its time, so that other rooms needn't wait. What was accepted before the call is in it.
 
         Raises:
+            ProtocolError: Not a state vector.
             DocumentBroken: The document can't be trusted any more.
         """
-        return self._document.diff(b"\x00")
+        try:
+            async with self._making:
+                await self._fold()
+                return await self._turns.take(self._document.diffing(state_vector))
+        except DocumentBroken as error:
+            self.fail(error)
+            raise
 
-    def lacks(self, state_vector: bytes) -> list[bytes]:
+    async def lacks(self, state_vector: bytes) -> list[bytes]:
         """What a node with this state vector lacks, as updates; those that wait are always among them.
 
         Raises:
             ProtocolError: Not a state vector.
+            DocumentBroken: The document can't be trusted any more.
         """
-        return [self._document.diff(state_vector), *self._document.waiting]
+        return [await self.difference(state_vector), *self._document.waiting]
 
     def stored(self, seq: int, count: int) -> None:
         """The journal has committed this room's next `count` updates, with seqs up to `seq`."""
@@ -506,7 +518,7 @@ class Room:
             if self.broken:
                 return
             if changed:
-                self._relay(self._document.diff(had), None)
+                self._relay(await self.difference(had), None)
         except (DocumentBroken, ProtocolError) as error:
             self.fail(error)
             return
@@ -515,22 +527,28 @@ class Room:
         self._in_doubt = False
         self.dirty = self.dirty or bool(updates)
 
-    def capture(self) -> Capture | None:
+    async def capture(self) -> Capture | None:
         """Take the document's state for a snapshot, None if there is none to be had.
 
         It may become one when all of it is stored. There is one capture at a time, until `captured`.
         """
         try:
-            state = self._document.state()
-        except DocumentBroken as error:
+            await self._fold()
+            taking = self._document.taking_state()
+            next(taking)  # it is the state as of now
+            capture = self._capture = Capture(asyncio.Event(), self._accepted, self._known_seq)
+            self.when_stored(capture.stored.set)
+            # Cleared before the state is written, not after: what is accepted meanwhile must set it again.
+            self.dirty = False
+            state = capture.state = await self._turns.take(taking)
+        except BaseException as error:
+            self.captured(written=False)
+            if not isinstance(error, DocumentBroken):
+                raise
             self.fail(error)
             return None
         self.content_bytes = len(state.update) + sum(map(len, state.waiting))
-        # Cleared before the state is written, not after: what is accepted meanwhile must set it again.
-        self.dirty = False
-        self._capture = Capture(state, asyncio.Event(), self._accepted, self._known_seq)
-        self.when_stored(self._capture.stored.set)
-        return self._capture
+        return capture
 
     def when_stored(self, then: Callable[[], None]) -> None:
         """Call `then` once all that is in the document now is stored: at once if it is."""
@@ -562,26 +580,30 @@ class Room:
         self._awareness.expire(now=now)
         self._schedule_awareness()
 
-    def catch_up(self, connection: Connection) -> Iterator[bytes]:
+    async def catch_up(self, wants: Wants) -> list[bytes]:
         """The frames that answer a client, or bring one that is behind from what it `had` to now.
 
         Raises:
             DocumentBroken: The document can't be trusted any more.
         """
-        if connection.asked or connection.behind:
-            try:
-                difference = self._document.diff(connection.had)
-            except DocumentBroken as error:
-                self.fail(error)
-                raise
-            if connection.behind:
+        frames = []
+        if wants.step_2 or wants.behind:
+            difference = await self.difference(wants.had)
+            if wants.behind:
                 # The step 1 with which it was greeted may have been dropped.
-                yield encode_step_1(self._document.state_vector())
-            yield encode_step_2(difference) if connection.asked else encode_update(difference)
+                frames.append(encode_step_1(self._document.state_vector()))
+            frames.append(encode_step_2(difference) if wants.step_2 else encode_update(difference))
         # Who was behind hasn't heard who left.
-        everyone = self._awareness.everyone(and_gone=connection.behind)
+        everyone = self._awareness.everyone(and_gone=wants.behind)
         if everyone is not None:
-            yield encode_awareness(everyone)
+            frames.append(encode_awareness(everyone))
+        return frames
+
+    async def _fold(self) -> None:
+        """Have the document ready to be encoded. Edits wait meanwhile; there is something to do only after made-up ones."""
+        while self._document.is_behind:
+            async with self._in_pieces_alone():
+                await self._turns.take_large(self._document.folding())
 
     def fail(self, error: Exception) -> None:
         """Give the document up: what is stored, or on its way there, is right. Clients come back when it is loaded."""

@@ -24,16 +24,35 @@ Source: lib0 `encoding.writeAny`; yjs 13.6 `Content*.js`, `ContentString.splice`
 import json
 import re
 import struct
-from collections.abc import Callable, Iterator, Mapping, Set
+from collections.abc import Callable, Generator, Iterator, Mapping, Set
 from types import MappingProxyType
 from typing import Any, TypeAlias
 
 from .lib0 import read_var_bytes, read_var_string, read_var_uint, write_var_bytes, write_var_uint
-from .structure import ANY, BINARY, DELETED, DOC, EMBED, FORMAT, GC, JSON, SKIP, STRING, TYPE, XML_ELEMENT, XML_HOOK
+from .pacing import Steps, at_once
+from .structure import (
+    ANY,
+    BINARY,
+    DELETED,
+    DOC,
+    EMBED,
+    FORMAT,
+    GC,
+    JSON,
+    SKIP,
+    STEP,
+    STRING,
+    TYPE,
+    XML_ELEMENT,
+    XML_HOOK,
+)
 from .values import MAGIC, is_odd_json, low_halves, skip_any
 
 _HOOK, _ELEMENT, _SUBDOCUMENT, _BINARY = b"h", b"e", b"d", b"b"
 _MAGIC_TEXT = MAGIC.decode()
+
+# So many bytes of values take some milliseconds.
+PAUSE_BYTES = 8 << 10
 
 NOTHING: Mapping[int, Mapping[int, int]] = MappingProxyType({})
 
@@ -63,11 +82,25 @@ def for_pycrdt(data: bytes, cuts: Mapping[int, Set[int]], gone: Mapping[int, Map
         wrap = _WRAPPERS.get(ref)
         return None if wrap is None else wrap(content)
 
-    return _rewrite(data, disguise)
+    return at_once(_rewriting(data, disguise))
+
+
+def cutting(data: bytes, cuts: Mapping[int, Set[int]]) -> Steps[bytes]:
+    """Cut surrogate pairs in what pycrdt encoded, for pycrdt; in steps of some milliseconds. See `for_pycrdt`."""
+
+    def cut(ref: int, content: bytes, client: int, clock: int) -> _Content | None:
+        return _cut(content, cuts[client], clock) if ref == STRING and client in cuts else None
+
+    return _rewriting(data, cut)
 
 
 def from_pycrdt(data: bytes) -> bytes:
-    """Put back what stand-ins stand for.
+    """Put back what stand-ins stand for. Like `revealing`, at once."""
+    return at_once(revealing(data))
+
+
+def revealing(data: bytes) -> Steps[bytes]:
+    """Put back what stand-ins stand for, in steps of some milliseconds.
 
     Args:
         data: An update that pycrdt encoded (state, diff or merge), from what `for_pycrdt` returned.
@@ -75,23 +108,36 @@ def from_pycrdt(data: bytes) -> bytes:
     Returns:
         The same with the original content; `data` itself if it holds no stand-in.
     """
-    if MAGIC not in data:
-        return data
 
-    def reveal(ref: int, content: bytes, client: int, clock: int) -> _Content | None:
+    def reveal(ref: int, content: bytes, client: int, clock: int) -> _Content | Steps[_Content] | None:
+        if MAGIC not in content:
+            return None
+        if ref == ANY:
+            return _unwrapping_values(content)
         unwrap = _UNWRAPPERS.get(ref)
-        return None if unwrap is None or MAGIC not in content else unwrap(content)
+        return None if unwrap is None else unwrap(content)
 
-    return _rewrite(data, reveal)
+    return (yield from _rewriting(data, reveal)) if MAGIC in data else data
 
 
-def _rewrite(data: bytes, change: Callable[[int, bytes, int, int], _Content | None]) -> bytes:
+_Change: TypeAlias = "Callable[[int, bytes, int, int], _Content | Steps[_Content] | None]"
+"""From a content, with its client and clock, to what replaces it."""
+
+
+def _rewriting(data: bytes, change: _Change) -> Steps[bytes]:
     out = bytearray()
     copied = 0
-    for client, clock, start, content_start, end in items_of(data):
+    for index, item in enumerate(_walk(data)):
+        if not index % STEP or item is None:
+            yield
+        if item is None:
+            continue
+        client, clock, start, content_start, end = item
         info = data[start]
         content = data[content_start:end]
         changed = change(info & 31, content, client, clock)
+        if isinstance(changed, Generator):
+            changed = yield from changed
         if changed is not None and changed != (info & 31, content):
             out += data[copied:start]
             if changed[0] == GC:
@@ -107,12 +153,20 @@ def _rewrite(data: bytes, change: Callable[[int, bytes, int, int], _Content | No
     return bytes(out)
 
 
-def items_of(data: bytes) -> Iterator[tuple[int, int, int, int, int]]:
+_Item: TypeAlias = tuple[int, int, int, int, int]
+
+
+def items_of(data: bytes) -> Iterator[_Item]:
     """Walk over the items of a well-formed update.
 
     Yields:
         Client, clock, and where the item, its content, and whatever is next begin.
     """
+    return (item for item in _walk(data) if item is not None)
+
+
+def _walk(data: bytes) -> Iterator[_Item | None]:
+    """Like `items_of`, with None in between where it takes its time."""
     clients, pos = read_var_uint(data, 0)
     for _ in range(clients):
         structs, pos = read_var_uint(data, pos)
@@ -140,7 +194,17 @@ def items_of(data: bytes) -> Iterator[tuple[int, int, int, int, int]]:
                 if info & 32:
                     _, pos = read_var_bytes(data, pos)
             content = pos
-            length, pos = _skip_content(info & 31, data, pos)
+            if info & 31 == ANY:
+                # pycrdt joins the values of neighbours: there may be millions.
+                length, pos = read_var_uint(data, pos)
+                paused = pos
+                for _ in range(length):
+                    pos, _, _ = skip_any(data, pos, 1)
+                    if pos - paused > PAUSE_BYTES:
+                        paused = pos
+                        yield None
+            else:
+                length, pos = _skip_content(info & 31, data, pos)
             yield client, clock, start, content, pos
             clock += length
 
@@ -152,9 +216,6 @@ def _skip_content(ref: int, data: bytes, pos: int) -> tuple[int, int]:
         return len(text) if text.isascii() else len(text.encode("utf-16-le")) >> 1, pos
     if ref == DELETED:
         return read_var_uint(data, pos)
-    if ref == ANY:
-        length, pos = read_var_uint(data, pos)
-        return length, skip_any(data, pos, length)[0]
     if ref == JSON:
         length, pos = read_var_uint(data, pos)
         for _ in range(length):
@@ -301,8 +362,21 @@ def _unwrap_json(text: str) -> bytes:
     return write_var_bytes(text.encode())
 
 
-def _unwrap_values(content: bytes) -> _Content:
-    return ANY, _map_values(content, _unwrap_value)
+def _unwrapping_values(content: bytes) -> Steps[_Content]:
+    count, pos = read_var_uint(content, 0)
+    out = bytearray(content[:pos])
+    paused = pos
+    for _ in range(count):
+        end, _, _ = skip_any(content, pos, 1)
+        if content.find(MAGIC, pos, end) < 0:
+            out += content[pos:end]
+        else:
+            _map_value(content, pos, _unwrap_value, out)
+        pos = end
+        if pos - paused > PAUSE_BYTES:
+            paused = pos
+            yield
+    return ANY, bytes(out)
 
 
 def _unwrap_value(kind: int, raw: bytes) -> bytes:
@@ -318,7 +392,6 @@ _UNWRAPPERS: dict[int, Callable[[bytes], _Content | None]] = {
     TYPE: _unwrap_type,
     EMBED: _unwrap_embed,
     FORMAT: _unwrap_format,
-    ANY: _unwrap_values,
 }
 
 

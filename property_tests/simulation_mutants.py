@@ -45,8 +45,8 @@ def _fold_over_a_gap(self: Room, first: int, last: int) -> None:
     _note_stored(self, first, last)
 
 
-def _count_a_row_too_many(self: Room) -> Capture | None:
-    capture = _capture(self)
+async def _count_a_row_too_many(self: Room) -> Capture | None:
+    capture = await _capture(self)
     # Only if there is such a row: the store refuses a snapshot that is ahead of its log.
     if capture is not None and capture.seq < self.stored_seq:
         capture.seq += 1
@@ -62,8 +62,8 @@ async def _forget_a_row(self: MemoryStore, snapshots: Sequence[Snapshot]) -> fro
     return await _checkpoint(self, one_more)
 
 
-def _snapshot_without_waiting(self: Room) -> Capture | None:
-    capture = _capture(self)
+async def _snapshot_without_waiting(self: Room) -> Capture | None:
+    capture = await _capture(self)
     if capture is not None:
         capture.stored.set()
     return capture

@@ -1,12 +1,11 @@
 """Laws of a client's way out, over any sequence of what may happen to it."""
 
 import asyncio
-from collections.abc import Iterator
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from crdt_sync.connection import Connection
+from crdt_sync.connection import Connection, Wants
 from crdt_sync.protocol import encode_confirm
 from tests.support.fakes import FakeTransport, run_virtually, turns
 
@@ -32,25 +31,30 @@ EVENTS = st.lists(
 class Room:
     """A document that is a number of edits: each has a number, and a client that hears all of them is complete."""
 
-    def __init__(self) -> None:
+    def __init__(self, turns_before: int, turns_after: int) -> None:
         self.edits = 0
+        self._turns = turns_before, turns_after
 
-    def catch_up(self, connection: Connection) -> Iterator[bytes]:
-        if connection.asked or connection.behind:
-            yield b"up to %d" % self.edits
-        yield b"people"
+    async def catch_up(self, wants: Wants) -> list[bytes]:
+        frames = [b"people"]
+        if wants.step_2 or wants.behind:
+            # Made of what there is somewhere in between.
+            await turns(self._turns[0])
+            frames.insert(0, b"up to %d" % self.edits)
+            await turns(self._turns[1])
+        return frames
 
 
-@given(EVENTS)
+@given(EVENTS, st.tuples(st.integers(0, 6), st.integers(0, 6)))
 @settings(max_examples=400)
 def test_a_client_that_reads_hears_everything_and_one_that_does_not_holds_little(
-    events: list[tuple[object, ...]],
+    events: list[tuple[object, ...]], pauses: tuple[int, int]
 ) -> None:
-    run_virtually(_check(events))
+    run_virtually(_check(events, pauses))
 
 
-async def _check(events: list[tuple[object, ...]]) -> None:
-    room, transport = Room(), FakeTransport()
+async def _check(events: list[tuple[object, ...]], pauses: tuple[int, int]) -> None:
+    room, transport = Room(*pauses), FakeTransport()
     connection = Connection(transport, outbox_bytes_max=OUTBOX_BYTES_MAX, now=0)
     running = asyncio.create_task(connection.run(room.catch_up))
     expected, sent_at_close = 0, None

@@ -257,14 +257,14 @@ def test_pycrdt_holds_nothing_pending(histories: Histories, seed: int) -> None:
 
     for update in shuffled(history.updates, random.Random(seed), 10):
         document.apply(update)
-        inside = read_state_vector(bytes(document._doc.get_state()))
-        if not document._deferred:
+        inside = read_state_vector(bytes(document._native._doc.get_state()))
+        if not document._native._deferred:
             assert inside == document._clocks
 
     document.state()
     for update in history.updates:
         if not read_update(update).standins:
-            assert pycrdt.get_update(update, document._doc.get_state())[0] == 0
+            assert pycrdt.get_update(update, document._native._doc.get_state())[0] == 0
 
 
 def clocks(document: Document) -> dict[int, int]:
@@ -306,11 +306,11 @@ def evidence(document: Document) -> tuple[object, ...]:
         {client: list(ranges) for client, ranges in document._deleted.items()},
         document.waiting,
         {client: list(pairs) for client, pairs in document._pairs.items()},
-        {client: set(cuts) for client, cuts in document._cuts.items()},
-        list(document._deferred),
+        {client: set(cuts) for client, cuts in document._native._cuts.items()},
+        list(document._native._deferred),
         {
             client: tuple(list(getattr(runs, name)) for name in ("starts", "lists", "depths", "types"))
             for client, runs in document._tree._runs.items()
         },
-        bytes(document._doc.get_update()),
+        bytes(document._native._doc.get_update()),
     )

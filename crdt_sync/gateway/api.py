@@ -159,7 +159,7 @@ async def get_document(call: Call) -> Response:
         raise Problem(400, "unknown format", f"format is one of {', '.join(FORMATS)}")
     await _head(call)
     async with call.parts.rooms.hold(call.room) as room:
-        update = room.content()
+        update = await room.difference()
     if form == "update":
         return Response(update, media_type=UPDATE)
     # It is Python, and long: in a thread, the event loop gets its turns. Several would only take them from each other.

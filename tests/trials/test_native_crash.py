@@ -35,12 +35,12 @@ SCRIPT = """
 import ctypes, os, signal
 from pathlib import Path
 
-from crdt_sync.document import Document
+from crdt_sync.native import Native
 from crdt_sync.serve import serve
 from crdt_sync.settings import Settings
 
 FOLDER = Path(__file__).parent
-give = Document._give_to_pycrdt
+give = Native.give
 
 def give_or_die(self, data, *, simple=False):
     if b"KILLED" in data and (FOLDER / "KILLED").exists():
@@ -50,7 +50,7 @@ def give_or_die(self, data, *, simple=False):
         ctypes.string_at(0)
     give(self, data, simple=simple)
 
-Document._give_to_pycrdt = give_or_die
+Native.give = give_or_die
 
 if __name__ == "__main__":
     serve(Settings.read())

@@ -15,6 +15,7 @@ ROWS: tuple[frozenset[str], ...] = (
     frozenset({"values", "structure", "javascript", "envelope", "load", "workers", "bus.memory", "bus.redis_url"}),
     frozenset({"update", "standins", "nodes", "bus.redis_link"}),
     frozenset({"waiting", "tree", "pieces", "order", "bus.redis_notes", "bus.redis_state"}),
+    frozenset({"native"}),
     frozenset(
         {"document", "content", "protocol", "awareness", "bus.redis_asker", "bus.redis_sender", "bus.redis_subscriber"}
     ),
@@ -38,7 +39,7 @@ ROWS: tuple[frozenset[str], ...] = (
 DOORS = frozenset({"__init__", "__main__", "gateway.__init__"})
 
 HOMES = {
-    "pycrdt": {"crdt_sync.document"},
+    "pycrdt": {"crdt_sync.native"},
     "starlette": {
         f"crdt_sync.gateway.{name}" for name in ("access", "api", "app", "ops", "problems", "routing", "sync")
     },

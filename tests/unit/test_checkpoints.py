@@ -17,6 +17,7 @@ import pytest
 
 from crdt_sync.checkpoints import PROVE_INLINE_BYTES_MAX, Checkpoints
 from crdt_sync.document import State
+from crdt_sync.pacing import Steps
 from crdt_sync.protocol import encode_update
 from crdt_sync.room import Room
 from persistence import Entry, Snapshot, StoreCorrupt
@@ -213,12 +214,12 @@ async def test_an_unsound_state_never_replaces_the_log_and_does_not_harm_its_nei
         _, bad = await made.room(*typed("precious"), name="bad")
         _, good = await made.room(*typed("good"), name="good")
         document = document_of(bad)
-        real = document.state
+        real = document.taking_state
 
-        def lossy() -> State:
-            return replace(real(), update=typed("p")[0])
+        def lossy() -> Steps[State]:
+            return replace((yield from real()), update=typed("p")[0])
 
-        document.state = lossy  # type: ignore[method-assign]
+        document.taking_state = lossy  # type: ignore[method-assign]
         await made.checkpoints.write([bad, good])
         await asyncio.sleep(1)
 

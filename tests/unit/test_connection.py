@@ -1,20 +1,19 @@
 """One client's way out. Laws over any sequence of events are in `property_tests/test_connection_laws.py`."""
 
 import asyncio
-from collections.abc import Iterator
 
 import pytest
 
-from crdt_sync.connection import CLOSE_TIMEOUT_S, CONFIRMS_MAX, Connection, Outbox
+from crdt_sync.connection import CLOSE_TIMEOUT_S, CONFIRMS_MAX, Connection, Outbox, Wants
 from crdt_sync.errors import DocumentBroken, SlowReader, StoreBehind
 from crdt_sync.protocol import encode_confirm
 from tests.support.fakes import FakeTransport, in_virtual_time, turns
 
 
-def difference(connection: Connection) -> Iterator[bytes]:
+async def difference(wants: Wants) -> list[bytes]:
     """Stands for the room: says from where to where, and why."""
-    why = [name for name in ("asked", "asked_who", "behind") if getattr(connection, name)]
-    yield b"difference from " + connection.had + b" because " + "+".join(why).encode()
+    why = [name for name in ("step_2", "who", "behind") if getattr(wants, name)]
+    return [b"difference from " + wants.had + b" because " + "+".join(why).encode()]
 
 
 class Line:
@@ -107,7 +106,7 @@ async def test_asking_often_without_reading_is_answered_once_from_the_last_state
     line.transport.resume()
     await turns()
 
-    assert line.transport.frames == [b"first", b"difference from 999 because asked+asked_who"]
+    assert line.transport.frames == [b"first", b"difference from 999 because step_2+who"]
     assert line.connection.synced
 
 
@@ -118,7 +117,7 @@ async def test_a_query_of_who_is_here_does_not_count_as_synced() -> None:
     line.connection.answer_who()
     await turns()
 
-    assert line.transport.frames == [b"difference from \x00 because asked_who"]
+    assert line.transport.frames == [b"difference from \x00 because who"]
     assert not line.connection.synced
 
 
@@ -227,8 +226,7 @@ async def test_a_room_that_breaks_while_it_answers_closes_the_client() -> None:
     transport = FakeTransport()
     connection = Connection(transport, outbox_bytes_max=100, now=0)
 
-    def fail(_: Connection) -> Iterator[bytes]:
-        yield b"half an answer"
+    async def fail(_: Wants) -> list[bytes]:
         raise DocumentBroken("broken")
 
     connection.answer_sync(b"\x00")
@@ -239,7 +237,7 @@ async def test_a_room_that_breaks_while_it_answers_closes_the_client() -> None:
 
 @in_virtual_time
 async def test_a_bug_in_making_an_answer_closes_the_client_rather_than_leaving_it_without_a_writer() -> None:
-    def fail(connection: Connection) -> Iterator[bytes]:
+    async def fail(_: Wants) -> list[bytes]:
         raise ZeroDivisionError
 
     transport = FakeTransport()

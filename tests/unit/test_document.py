@@ -12,8 +12,10 @@ from typing import Any
 import pycrdt
 import pytest
 
-from crdt_sync.document import DEFERRED_BYTES_MAX, Document, Outcome, State, digest, is_sound
+from crdt_sync.document import Document, Outcome, State, digest, is_sound
 from crdt_sync.errors import DocumentBroken, MalformedUpdate, ProtocolError, RoomFull, SyncError, UpdateBreaksDocument
+from crdt_sync.native import DEFERRED_BYTES_MAX, Native
+from crdt_sync.pacing import at_once
 from crdt_sync.update import read_state_vector, read_update, write_state_vector
 from crdt_sync.waiting import ENTRY_BYTES
 from tests.support import grammar
@@ -68,13 +70,13 @@ def evidence(document: Document) -> tuple[object, ...]:
         {client: list(ranges) for client, ranges in document._deleted.items()},
         document.waiting,
         {client: list(pairs) for client, pairs in document._pairs.items()},
-        {client: set(cuts) for client, cuts in document._cuts.items()},
-        list(document._deferred),
+        {client: set(cuts) for client, cuts in document._native._cuts.items()},
+        list(document._native._deferred),
         {
             client: tuple(list(getattr(runs, name)) for name in ("starts", "lists", "depths", "types"))
             for client, runs in document._tree._runs.items()
         },
-        bytes(document._doc.get_update()),
+        bytes(document._native._doc.get_update()),
     )
 
 
@@ -218,14 +220,14 @@ def test_something_that_waited_and_came_in_another_way_does_not_wait_any_longer(
 
 def test_pycrdt_never_sees_an_update_before_what_it_builds_on(monkeypatch: pytest.MonkeyPatch) -> None:
     given = []
-    real = Document._give_to_pycrdt
+    real = Native.give
 
-    def watch(document: Document, data: bytes, *, simple: bool = False) -> None:
+    def watch(native: Native, data: bytes, *, simple: bool = False) -> None:
         given.append(data)
-        real(document, data, simple=simple)
-        assert pycrdt.get_update(data, document._doc.get_state())[0] == 0, "pending inside"
+        real(native, data, simple=simple)
+        assert pycrdt.get_update(data, native._doc.get_state())[0] == 0, "pending inside"
 
-    monkeypatch.setattr(Document, "_give_to_pycrdt", watch)
+    monkeypatch.setattr(Native, "give", watch)
     updates = typed("abcdefghij")
     order = updates[:]
     random.Random(3).shuffle(order)
@@ -353,7 +355,7 @@ def test_an_update_that_pycrdt_refuses_changes_nothing(
     with monkeypatch.context() as patch:
         # Read only for a later time, or applied at once: in either case nobody else can be blamed afterwards.
         patch.setattr(pycrdt, "get_update", refuse)
-        patch.setattr(document, "_doc", _Refusing(document._doc))
+        patch.setattr(document._native, "_doc", _Refusing(document._native._doc))
         with pytest.raises(MalformedUpdate):
             document.apply(update)
 
@@ -402,7 +404,7 @@ def test_a_panic_while_making_sure_breaks_the_document(monkeypatch: pytest.Monke
 
 def test_a_panic_while_applying_breaks_the_document() -> None:
     document = document_with(text_update("ab"))
-    document._doc = _Panicking(document._doc, "apply_update")  # type: ignore[assignment]
+    document._native._doc = _Panicking(document._native._doc, "apply_update")  # type: ignore[assignment]
 
     with pytest.raises(UpdateBreaksDocument):
         document.apply(text_update("c", clock=2, left=(1, 1)))
@@ -411,7 +413,7 @@ def test_a_panic_while_applying_breaks_the_document() -> None:
 @pytest.mark.parametrize("method", ["get_update", "get_state"])
 def test_a_panic_while_encoding_breaks_the_document(method: str) -> None:
     document = document_with(text_update("ab"))
-    document._doc = _Panicking(document._doc, method)  # type: ignore[assignment]
+    document._native._doc = _Panicking(document._native._doc, method)  # type: ignore[assignment]
 
     with pytest.raises(DocumentBroken):
         document.state()
@@ -423,8 +425,8 @@ def test_other_interrupts_are_not_taken_for_panics() -> None:
     def interrupt(*_: object) -> None:
         raise KeyboardInterrupt
 
-    document._doc = _Refusing(document._doc)  # type: ignore[assignment]
-    document._doc.apply_update = interrupt  # type: ignore[method-assign, assignment]
+    document._native._doc = _Refusing(document._native._doc)  # type: ignore[assignment]
+    document._native._doc.apply_update = interrupt  # type: ignore[method-assign, assignment]
 
     with pytest.raises(KeyboardInterrupt):
         document.apply(text_update("c", clock=2, left=(1, 1)))
@@ -434,7 +436,7 @@ def test_other_interrupts_are_not_taken_for_panics() -> None:
 def test_the_innocent_update_that_releases_a_harmful_one_is_not_called_malformed(error: BaseException) -> None:
     one, two = typed("ab")
     document = document_with(two)
-    real = document._doc
+    real = document._native._doc
 
     class Doc(_Refusing):
         def apply_update(self, data: bytes) -> None:
@@ -442,7 +444,7 @@ def test_the_innocent_update_that_releases_a_harmful_one_is_not_called_malformed
                 raise error
             real.apply_update(data)
 
-    document._doc = Doc(real)  # type: ignore[assignment]
+    document._native._doc = Doc(real)  # type: ignore[assignment]
 
     with pytest.raises(DocumentBroken) as problem:
         document.apply(one)
@@ -519,7 +521,7 @@ def test_what_is_put_into_something_deleted_is_taken() -> None:
 
 def test_a_state_that_is_not_what_went_in_is_never_handed_out() -> None:
     document = document_with(text_update("ab"))
-    document._doc = pycrdt.Doc()
+    document._native._doc = pycrdt.Doc()
 
     with pytest.raises(DocumentBroken):
         document.state()
@@ -627,7 +629,7 @@ def test_after_a_cut_the_state_vector_and_repeats_are_known_without_folding() ->
 
     assert read_state_vector(document.state_vector()) == {1: 4, 2: 1}
     assert document.apply(cut) is REPEAT
-    assert document._deferred, "still unfolded"
+    assert document._native._deferred, "still unfolded"
 
 
 def test_what_is_collected_after_a_cut_is_folded_before_it_piles_up() -> None:
@@ -635,15 +637,92 @@ def test_what_is_collected_after_a_cut_is_folded_before_it_piles_up() -> None:
     editor = Editor(50)
     letters = "z" * 10_000
 
+    sizes = []
     for _ in range(2 * DEFERRED_BYTES_MAX // len(letters)):
         document.apply(editor.type(letters))
-        assert document._deferred_bytes <= DEFERRED_BYTES_MAX
-    assert sum(map(len, document._deferred)) == document._deferred_bytes
+        sizes.append(document._native._deferred_bytes)
+        assert sum(len(data) for data, _ in document._native._deferred) == sizes[-1]
+
+    assert DEFERRED_BYTES_MAX < max(sizes) < DEFERRED_BYTES_MAX + 2 * len(letters)
+    assert min(sizes) < sizes[0] + len(letters)
+
+
+def document_with_a_cut(items: int = 2000) -> Document:
+    """One with a cut to be folded in, and edits after it."""
+    editor = Editor(50)
+    document = document_with(text_update("a😀b"), editor.type("z"))
+    for _ in range(items):
+        document.apply(editor.type("y"))
+    document.apply(text_update("x", client=2, left=(1, 1)))
+    for _ in range(100):
+        document.apply(editor.type("x"))
+    return document
+
+
+def test_a_fold_in_steps_leaves_nothing_light_until_it_is_done(yjs: Yjs) -> None:
+    document = document_with_a_cut()
+    expected = document_with_a_cut()
+    folding = document.folding()
+
+    light = []
+    for _ in folding:
+        light.append(document.is_light(text_update("q", client=7)))
+
+    assert len(light) > 10
+    assert not any(light[:-1])
+    assert not document.is_behind
+    assert document.is_light(text_update("q", client=7))
+    assert shown(yjs, document) == shown(yjs, expected)
+
+
+@pytest.mark.parametrize("steps", [1, 5, 60, 100])
+def test_a_fold_that_is_given_up_is_done_by_the_next(steps: int, yjs: Yjs) -> None:
+    document, expected = document_with_a_cut(), document_with_a_cut()
+    folding = document.folding()
+    for _ in range(steps):
+        next(folding)
+
+    folding.close()
+
+    assert document.is_behind
+    for one in (document, expected):
+        one.apply(text_update("q", client=7))
+    assert clocks(document) == clocks(expected)
+    assert shown(yjs, document) == shown(yjs, expected)
+
+
+@pytest.mark.parametrize("steps", [1, 5, 60, 100])
+def test_of_two_folds_the_later_one_does_it(steps: int, yjs: Yjs) -> None:
+    document, expected = document_with_a_cut(), document_with_a_cut()
+    folding = document.folding()
+    for _ in range(steps):
+        next(folding)
+
+    assert shown(yjs, document) == shown(yjs, expected)
+    for one in (document, expected):
+        one.apply(text_update("q", client=7))
+    at_once(folding)
+
+    assert shown(yjs, document) == shown(yjs, expected)
+
+
+def test_a_difference_in_steps_is_that_of_the_first_step() -> None:
+    bigint = bytes.fromhex("01") + b"\x01\x07\x00\x08\x01\x01a\x01\x7a" + bytes(8) + b"\x00"
+    document = document_with(bigint, text_update("ab"))
+    taking, diffing = document.taking_state(), document.diffing(b"\x00")
+    expected = document.state()
+    next(taking)
+    next(diffing)
+
+    document.apply(text_update("c", clock=2, left=(1, 1)))
+
+    assert at_once(taking) == expected
+    assert at_once(diffing) == expected.update
 
 
 def test_what_can_not_be_folded_in_breaks_the_document() -> None:
     document = document_with(text_update("a😀b"), text_update("x", client=2, left=(1, 1)))
-    document._deferred.append((b"\x01\x01\x01", {}))
+    document._native._deferred.append((b"\x01\x01\x01", {}))
 
     with pytest.raises(DocumentBroken) as problem:
         document.diff(b"\x00")
@@ -656,7 +735,7 @@ def test_what_pycrdt_encodes_as_nonsense_breaks_the_document(monkeypatch: pytest
     def fail(data: bytes) -> bytes:
         raise ProtocolError("the frame ends inside a number")
 
-    monkeypatch.setattr("crdt_sync.document.from_pycrdt", fail)
+    monkeypatch.setattr("crdt_sync.native.revealing", fail)
 
     with pytest.raises(DocumentBroken):
         document.diff(b"\x00")
@@ -742,7 +821,8 @@ def test_a_recorder_is_told_before_and_after_everything_in_which_native_code_has
     with pytest.raises(MalformedUpdate):
         document.apply(b"nonsense")
 
-    assert diary.entries == [update, None, update, None, b"", None, b"", None, b"nonsense", None]
+    around = [b"", None]
+    assert diary.entries == [update, None, update, None, *around, *around, *around, b"nonsense", None]
 
 
 def test_a_trace_tells_of_an_update_when_it_is_its_turn() -> None:

@@ -17,6 +17,7 @@ from crdt_sync.errors import (
     UpdateTooHeavy,
 )
 from crdt_sync.lib0 import write_var_bytes, write_var_uint
+from crdt_sync.pacing import Steps
 from crdt_sync.protocol import encode_step_1, encode_update
 from crdt_sync.update import STRANGERS_MAX, write_state_vector
 from tests.support.fakes import (
@@ -597,6 +598,7 @@ class _Failing:
     def __init__(self, document: Document, error: Exception) -> None:
         self._document, self._error = document, error
         self.waiting, self.clients = document.waiting, document.clients
+        self.is_behind = False
 
     def state_vector(self) -> bytes:
         return self._document.state_vector()
@@ -607,7 +609,8 @@ class _Failing:
     def apply(self, data: bytes) -> Outcome:
         raise self._error
 
-    def diff(self, state_vector: bytes) -> bytes:
+    def diffing(self, state_vector: bytes) -> Steps[bytes]:
+        yield
         raise self._error
 
 

@@ -7,8 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from crdt_sync.document import Document, digest
+from crdt_sync.document import Document, State, digest
 from crdt_sync.errors import DocumentBroken, Draining, ProtocolError, RoomUnavailable, UpdateBreaksDocument
+from crdt_sync.pacing import Steps
 from crdt_sync.protocol import encode_update
 from crdt_sync.room import Room
 from persistence import Entry, Snapshot, StoreCorrupt, open_store
@@ -393,10 +394,11 @@ async def test_a_room_whose_state_is_nonsense_does_not_keep_others_from_compacti
             client.edit(typed("a")[0])
         assert clients[1].room is not None
 
-        def fail() -> None:
+        def fail() -> Steps[State]:
+            yield
             raise ProtocolError("nonsense")
 
-        document_of(clients[1].room).state = fail  # type: ignore[method-assign, assignment]
+        document_of(clients[1].room).taking_state = fail  # type: ignore[method-assign]
         await asyncio.sleep(30)
 
         assert {one.document for snapshots in node.store.checkpointed for one in snapshots} == {"before", "after"}

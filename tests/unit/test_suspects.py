@@ -19,6 +19,7 @@ from crdt_sync import suspects as module
 from crdt_sync.blackbox import BlackBox
 from crdt_sync.document import Document, digest
 from crdt_sync.errors import RoomUnavailable
+from crdt_sync.native import Native
 from crdt_sync.suspects import DEATHS_MAX, Suspects
 from persistence import Entry, Snapshot, Store
 from persistence.memory import MemoryStore
@@ -30,20 +31,20 @@ take_in = module._take_in
 
 def take_in_or_die(sender: Connection, updates: Sequence[bytes], harmful: Collection[bytes]) -> None:
     """In a process of its own, where pycrdt crashes on some letters."""
-    give, encode = Document._give_to_pycrdt, Document._encode
+    give, encode = Native.give, Native.encode
 
-    def give_or_die(self: Document, data: bytes, *, simple: bool = False) -> None:
+    def give_or_die(self: Native, data: bytes, *, simple: bool = False) -> None:
         if b"!" in data:
             ctypes.string_at(0)
         give(self, data, simple=simple)
 
-    def encode_or_die(self: Document, state_vector: bytes) -> bytes:
+    def encode_or_die(self: Native, state_vector: bytes) -> bytes:
         if b"?" in (state := encode(self, state_vector)):
             ctypes.string_at(0)
         return state
 
-    Document._give_to_pycrdt = give_or_die  # type: ignore[method-assign]
-    Document._encode = encode_or_die  # type: ignore[method-assign]
+    Native.give = give_or_die  # type: ignore[method-assign]
+    Native.encode = encode_or_die  # type: ignore[method-assign]
     take_in(sender, updates, harmful)
 
 
