@@ -1,4 +1,4 @@
-"""Remembers what was accepted: per-document logs of bytes, and snapshots that stand for a log's beginning.
+"""Remembers what was accepted: per-document logs of bytes, snapshots that stand for a log's beginning, and their past.
 
 Knows nothing of sockets or CRDTs: whoever needs bytes merged does it before.
 """
@@ -10,6 +10,7 @@ from persistence.store import (
     DocumentStats,
     Entry,
     Export,
+    HistoryTrimmed,
     Quarantined,
     Revocation,
     RevocationKind,
@@ -22,27 +23,35 @@ from persistence.store import (
     StoreError,
     StoreUnavailable,
     StoreUnusable,
+    VersionContent,
     open_store,
 )
+from persistence.versions import Chunk, Span, Version, VersionKind
 
 __all__ = [
+    "Chunk",
     "DocumentDeleted",
     "DocumentExists",
     "DocumentHead",
     "DocumentStats",
     "Entry",
     "Export",
+    "HistoryTrimmed",
     "Quarantined",
     "Revocation",
     "RevocationKind",
     "Row",
     "Schema",
     "Snapshot",
+    "Span",
     "Store",
     "StoreCorrupt",
     "StoreError",
     "StoreUnavailable",
     "StoreUnusable",
     "Stored",
+    "Version",
+    "VersionContent",
+    "VersionKind",
     "open_store",
 ]

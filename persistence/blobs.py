@@ -6,15 +6,19 @@ PostgreSQL could do by itself (`benchmarks/state_codecs.py`). A blob says in its
 checksum.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from hashlib import sha256
 from typing import Final
 
 import zstandard
 
-from persistence.store import StoreCorrupt
+from persistence.store import Snapshot, StoreCorrupt, VersionContent
+from persistence.versions import Version
 
 # Below this size the bytes saved are fewer than a page's worth of rows would notice.
 PACK_BYTES_MIN: Final = 512
+# Packing this much takes less than a millisecond; more of it is left to a thread.
+PACK_INLINE_BYTES_MAX: Final = 64 << 10
 _LEVEL: Final = 3
 # No flipped bit makes one of the other.
 _RAW: Final = b"\xa5"
@@ -67,3 +71,59 @@ def decode_waiting(blob: bytes) -> tuple[bytes, ...]:
             raise StoreCorrupt(f"waiting updates end at byte {len(blob)}, inside an update")
         updates.append(blob[start:pos])
     return tuple(updates)
+
+
+def pack_snapshot(snapshot: Snapshot) -> tuple[bytes, bytes, bytes]:
+    """Return its state vector, waiting updates and state as blobs."""
+    return snapshot.state_vector, pack(encode_waiting(snapshot.waiting)), pack(snapshot.state)
+
+
+def unpack_snapshot(
+    document: str, seq: int, *, state_vector: bytes, waiting: bytes, state: bytes, whole: bool
+) -> Snapshot:
+    """Undo `pack_snapshot`.
+
+    Raises:
+        StoreCorrupt: It isn't what that wrote.
+    """
+    return Snapshot(
+        document,
+        seq=seq,
+        state=unpack(state),
+        waiting=decode_waiting(unpack(waiting)),
+        state_vector=state_vector,
+        whole=whole,
+    )
+
+
+def unpack_version(document: str, version: Version, digest: bytes, blobs: Sequence[bytes]) -> VersionContent:
+    """Undo `pack_snapshot` for a version.
+
+    Args:
+        document: Its name.
+        version: What is known of the version.
+        digest: `digest_of` what was written.
+        blobs: What was read.
+
+    Raises:
+        StoreCorrupt: It isn't what was written.
+    """
+    if digest_of(blobs) != digest:
+        raise StoreCorrupt(f"version {version.id} of {document!r} isn't what was written: its digest is another")
+    state_vector, waiting, state = blobs
+    return VersionContent(
+        version,
+        unpack_snapshot(
+            document,
+            version.seq,
+            state_vector=state_vector,
+            waiting=waiting,
+            state=state,
+            whole=version.whole,
+        ),
+    )
+
+
+def digest_of(blobs: Iterable[bytes]) -> bytes:
+    """What the blobs of a version are recognised by; small ones have no checksum of their own."""
+    return sha256(b"".join(blobs)).digest()

@@ -8,6 +8,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 
+from persistence.blobs import pack_snapshot
+from persistence.chunks import pack_rows, refuse_trimmed, rows_between, span_of, without_blob
 from persistence.store import (
     QUARANTINED_MAX,
     REVOCATION_GRACE,
@@ -26,8 +28,12 @@ from persistence.store import (
     StoreCorrupt,
     Stored,
     StoreUnavailable,
+    VersionContent,
     check_aware,
+    check_label,
+    check_version,
 )
+from persistence.versions import VERSION_USERS_MAX, Chunk, Span, Version, VersionKind
 
 
 @dataclass(slots=True)
@@ -36,6 +42,9 @@ class _Log:
     snapshot: Snapshot | None = None
     rows: list[Row] = field(default_factory=list)  # after the snapshot
     deleted_at: datetime | None = None
+    chunks: list[Chunk] = field(default_factory=list)
+    versions: list[VersionContent] = field(default_factory=list)
+    last_version: int = 0
 
     @property
     def first_seq(self) -> int:
@@ -102,7 +111,7 @@ class MemoryStore:
             last_seqs.append(log.head_seq)
         return last_seqs
 
-    async def checkpoint(self, snapshots: Sequence[Snapshot]) -> frozenset[str]:
+    async def checkpoint(self, snapshots: Sequence[Snapshot], *, keep_history: bool = True) -> frozenset[str]:
         """See `Store.checkpoint`."""
         await self._turn()
         for snapshot in snapshots:
@@ -116,9 +125,116 @@ class MemoryStore:
         for snapshot in snapshots:
             log = self._logs[snapshot.document]
             if snapshot.seq >= log.first_seq - 1:
-                log.rows = [row for row in log.rows if row.seq > snapshot.seq]
+                folded = [row for row in log.rows if row.seq <= snapshot.seq]
+                log.chunks = log.chunks + pack_rows(folded) if keep_history else []
+                log.rows = log.rows[len(folded) :]
                 log.snapshot = snapshot
         return frozenset()
+
+    async def timeline(self, document: str) -> list[Span]:
+        """See `Store.timeline`."""
+        await self._turn()
+        log = self._logs.get(document)
+        if log is None:
+            return []
+        return [*map(without_blob, log.chunks), *([span_of(log.rows)] if log.rows else [])]
+
+    async def rows(self, document: str, *, first: int, last: int) -> list[Row]:
+        """See `Store.rows`."""
+        await self._turn()
+        log = self._logs.get(document)
+        if log is None:
+            return []
+        last = min(last, log.head_seq)
+        if first > last:
+            return []
+        refuse_trimmed(document, first, log.chunks[0].first_seq if log.chunks else log.first_seq)
+        chunks = [chunk for chunk in log.chunks if chunk.first_seq <= last and chunk.last_seq >= first]
+        return rows_between(document, chunks, log.rows, first=first, last=last)
+
+    async def trim_history(self, document: str, *, upto: int) -> bool:
+        """See `Store.trim_history`."""
+        await self._turn()
+        log = self._logs.get(document)
+        if log is not None:
+            log.chunks = [chunk for chunk in log.chunks if chunk.last_seq > upto]
+        return True
+
+    async def versioned(self, *, start: str = "", limit: int | None = None) -> list[str]:
+        """See `Store.versioned`."""
+        await self._turn()
+        names = sorted(name for name, log in self._logs.items() if log.chunks or log.versions)
+        return [name for name in names if name >= start][:limit]
+
+    async def take_version(
+        self,
+        document: str,
+        *,
+        at: datetime,
+        kind: VersionKind,
+        label: str | None = None,
+        user_id: str | None = None,
+        unless_since: datetime | None = None,
+    ) -> Version | None:
+        """See `Store.take_version`."""
+        check_version(at=at, kind=kind, label=label, user_id=user_id)
+        await self._turn()
+        log = self._logs.get(document)
+        if log is None or log.snapshot is None:
+            return None
+        if unless_since is not None and any(one.version.taken_at > unless_since for one in log.versions):
+            return None
+        snapshot = log.snapshot
+        same = [one.version for one in log.versions if one.snapshot.seq == snapshot.seq]
+        unlabelled = [version for version in same if version.label is None]
+        if same and label is None:
+            return None
+        if unlabelled:
+            self._label(log, unlabelled[-1].id, label)
+            return replace(unlabelled[-1], label=label)
+        log.last_version += 1
+        version = Version(
+            log.last_version,
+            snapshot.seq,
+            at,
+            kind,
+            label,
+            user_id,
+            users=_users_before(log, snapshot.seq),
+            size_bytes=sum(map(len, pack_snapshot(snapshot))),
+            whole=snapshot.whole,
+        )
+        log.versions.append(VersionContent(version, snapshot))
+        return version
+
+    async def versions(self, document: str) -> list[Version]:
+        """See `Store.versions`."""
+        await self._turn()
+        log = self._logs.get(document)
+        return [one.version for one in reversed(log.versions)] if log else []
+
+    async def version(self, document: str, id: int) -> VersionContent | None:
+        """See `Store.version`."""
+        await self._turn()
+        log = self._logs.get(document)
+        return next((one for one in log.versions if one.version.id == id), None) if log else None
+
+    async def label_version(self, document: str, id: int, label: str | None) -> bool:
+        """See `Store.label_version`."""
+        check_label(label)
+        await self._turn()
+        log = self._logs.get(document)
+        return log is not None and self._label(log, id, label)
+
+    async def delete_versions(self, document: str, ids: Sequence[int]) -> int:
+        """See `Store.delete_versions`."""
+        await self._turn()
+        log = self._logs.get(document)
+        if log is None:
+            return 0
+        before = len(log.versions)
+        log.versions = [one for one in log.versions if one.version.id not in ids]
+        return before - len(log.versions)
 
     async def delete(self, document: str, *, at: datetime) -> bool:
         """See `Store.delete`."""
@@ -164,15 +280,17 @@ class MemoryStore:
 
     async def size_bytes(self) -> int:
         """See `Store.size_bytes`. Nothing is on disk; this is what the bytes occupy in memory."""
-        return sum(one.log_bytes + one.snapshot_bytes for one in await self.stats())
+        stats = await self.stats()
+        return sum(one.log_bytes + one.snapshot_bytes + one.history_bytes + one.version_bytes for one in stats)
 
-    async def export(self, document: str, *, deleted: bool = False) -> Export | None:
+    async def export(self, document: str, *, deleted: bool = False, history: bool = False) -> Export | None:
         """See `Store.export`."""
         await self._turn()
         log = self._log(document, deleted=deleted)
         if log is None:
             return None
-        return Export(document, log.created_at, log.head_seq, log.snapshot, tuple(log.rows), log.deleted_at)
+        export = Export(document, log.created_at, log.head_seq, log.snapshot, tuple(log.rows), log.deleted_at)
+        return replace(export, chunks=tuple(log.chunks), versions=tuple(log.versions)) if history else export
 
     async def put(self, export: Export, *, replace: bool = False) -> None:
         """See `Store.put`."""
@@ -180,7 +298,15 @@ class MemoryStore:
         there = self._log(export.document, deleted=export.deleted_at is not None)
         if there is not None and not replace:
             raise DocumentExists(f"{export.document!r} is in {self.describe()} already")
-        self._logs[export.document] = _Log(export.created_at, export.snapshot, list(export.rows), export.deleted_at)
+        self._logs[export.document] = _Log(
+            export.created_at,
+            export.snapshot,
+            list(export.rows),
+            export.deleted_at,
+            list(export.chunks),
+            list(export.versions),
+            max((one.version.id for one in export.versions), default=0),
+        )
 
     async def quarantine(self, document: str, digest: bytes, *, at: datetime) -> None:
         """See `Store.quarantine`."""
@@ -236,6 +362,13 @@ class MemoryStore:
             raise DocumentDeleted(document, log.deleted_at)
         return log
 
+    def _label(self, log: _Log, id_: int, label: str | None) -> bool:
+        for i, one in enumerate(log.versions):
+            if one.version.id == id_:
+                log.versions[i] = replace(one, version=replace(one.version, label=label))
+                return True
+        return False
+
     async def _turn(self) -> None:
         # A real store lets others run before it answers; code that can't stand that should fail its tests here.
         await asyncio.sleep(0)
@@ -255,4 +388,16 @@ def _stats(name: str, log: _Log) -> DocumentStats:
         snapshot_bytes=sum(map(len, parts)),
         oldest_unfolded_at=min((row.accepted_at for row in log.rows), default=None),
         deleted_at=log.deleted_at,
+        history_bytes=sum(len(chunk.blob) for chunk in log.chunks),
+        versions=len(log.versions),
+        version_bytes=sum(one.version.size_bytes for one in log.versions),
     )
+
+
+def _users_before(log: _Log, seq: int) -> tuple[str, ...]:
+    """Who wrote what a version at `seq` has and the one before hasn't."""
+    before = max((one.version.seq for one in log.versions if one.version.seq < seq), default=0)
+    users = {
+        user for chunk in log.chunks if before < chunk.first_seq <= seq for user in chunk.users if user is not None
+    }
+    return tuple(sorted(users)[:VERSION_USERS_MAX])

@@ -1,7 +1,7 @@
 """The store contract on PostgreSQL: for production, and for any number of server processes.
 
 Owns what is said to the database about documents. Leaves connections and what their failures mean to `postgres_link`,
-tables to `postgres_schema`, what must not come back to `postgres_refusals`.
+tables to `postgres_schema`, a document's past to `postgres_history`, what must not come back to `postgres_refusals`.
 
 Seqs are handed out from the document's row, which stays locked until the commit. So they become visible in order: who
 has read seq 6 has seen 5. With a database sequence a reader could see 6 before 5 is committed, and skip 5 for good.
@@ -15,11 +15,13 @@ behind. If its answer is lost it may have been committed; it is then repeated, a
 import asyncio
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import replace
 from datetime import datetime
 from hashlib import sha256
 from typing import Any, Final
 
-from persistence.blobs import decode_waiting, encode_waiting, pack, unpack
+from persistence import postgres_history
+from persistence.blobs import PACK_INLINE_BYTES_MAX, pack_snapshot, unpack_snapshot
 from persistence.postgres_link import Connection, Link
 from persistence.postgres_refusals import (
     DIGESTS,
@@ -47,12 +49,12 @@ from persistence.store import (
     StoreCorrupt,
     Stored,
     StoreUnavailable,
+    VersionContent,
     check_aware,
+    check_label,
+    check_version,
 )
-
-_PAGE_ROWS: Final = 2000
-# Packing this much takes less than a millisecond; more of it is left to a thread.
-_PACK_INLINE_BYTES_MAX: Final = 64 << 10
+from persistence.versions import Span, Version, VersionKind
 
 # Arrays, one element a document: names in binary order, counts, times. Then, one element an update: which document
 # (from 1), how many updates of the document follow it in this group, user, time, bytes.
@@ -79,13 +81,10 @@ SELECT seqs FROM heads
 
 # One row, whether there is such a document or not. The content of a deleted one is read if $3 says so.
 _LOAD_HEAD: Final = f"""
-SELECT id, created_at, head_seq, deleted_at, s.seq, state, waiting, state_vector, {DIGESTS}
+SELECT id, created_at, head_seq, deleted_at, s.seq, state, waiting, state_vector,
+    coalesce(whole_at = taken_at, false) AS whole, {DIGESTS}
 FROM (VALUES (1)) AS one LEFT JOIN crdt_sync.document ON name = $1
 LEFT JOIN crdt_sync.document_snapshot AS s ON document_id = id AND s.seq > $2 AND (deleted_at IS NULL OR $3)
-"""
-_LOAD_PAGE: Final = """
-SELECT seq, "update", user_id, accepted_at FROM crdt_sync.document_update
-WHERE document_id = $1 AND seq BETWEEN $2 AND $3 ORDER BY seq LIMIT $4
 """
 
 _HEADS: Final = """
@@ -114,26 +113,20 @@ SELECT id, name, head_seq, folded_seq, pg_try_advisory_xact_lock(hashtextextende
 """
 # Looks again whether the documents are there: a purge may have ended between the lock and the look that came with it.
 _WRITE_SNAPSHOTS: Final = """
-INSERT INTO crdt_sync.document_snapshot AS old (document_id, seq, taken_at, state_vector, waiting, state)
-SELECT document_id, seq, now(), state_vector, waiting, state
-FROM unnest($1::bigint[], $2::bigint[], $3::bytea[], $4::bytea[], $5::bytea[])
-    AS new (document_id, seq, state_vector, waiting, state)
+INSERT INTO crdt_sync.document_snapshot AS old (document_id, seq, taken_at, whole_at, state_vector, waiting, state)
+SELECT document_id, seq, now(), CASE WHEN whole THEN now() END, state_vector, waiting, state
+FROM unnest($1::bigint[], $2::bigint[], $3::boolean[], $4::bytea[], $5::bytea[], $6::bytea[])
+    AS new (document_id, seq, whole, state_vector, waiting, state)
 WHERE EXISTS (SELECT FROM crdt_sync.document WHERE id = new.document_id)
 ON CONFLICT (document_id) DO UPDATE SET seq = excluded.seq, taken_at = excluded.taken_at,
-    state_vector = excluded.state_vector, waiting = excluded.waiting, state = excluded.state
+    whole_at = excluded.whole_at, state_vector = excluded.state_vector, waiting = excluded.waiting, state = excluded.state
 WHERE old.seq <= excluded.seq
 RETURNING document_id
 """
 # Read from the table, by a statement that sees what the former wrote; hashed there, so that it needn't travel.
 _READ_SNAPSHOTS_BACK: Final = """
-SELECT document_id, seq, sha256(state_vector) AS state_vector, sha256(waiting) AS waiting, sha256(state) AS state
+SELECT document_id, seq, coalesce(whole_at = taken_at, false) AS whole, sha256(state_vector) AS state_vector, sha256(waiting) AS waiting, sha256(state) AS state
 FROM crdt_sync.document_snapshot WHERE document_id = ANY($1::bigint[])
-"""
-# From the snapshot before: what is below it is gone already, but may still be in the way, dead.
-_FOLD: Final = """
-DELETE FROM crdt_sync.document_update AS u
-USING unnest($1::bigint[], $2::bigint[], $3::bigint[]) AS folded (document_id, before, seq)
-WHERE u.document_id = folded.document_id AND u.seq > folded.before AND u.seq <= folded.seq
 """
 
 # Fails if a table is missing or may not be read.
@@ -141,7 +134,8 @@ _CHECK: Final = """
 SELECT current_setting('transaction_read_only') FROM (VALUES (1)) AS one
 LEFT JOIN (
     SELECT FROM crdt_sync.document, crdt_sync.document_update, crdt_sync.document_snapshot,
-        crdt_sync.quarantined_update, crdt_sync.revocation LIMIT 0
+        crdt_sync.document_history, crdt_sync.document_version, crdt_sync.quarantined_update, crdt_sync.revocation
+    LIMIT 0
 ) AS t ON true
 """
 
@@ -149,12 +143,20 @@ _STATS: Final = """
 SELECT name, head_seq, coalesce(rows, 0) AS rows, coalesce(log_bytes, 0)::bigint AS log_bytes,
     coalesce(s.seq, 0) AS snapshot_seq,
     coalesce(octet_length(state) + octet_length(waiting) + octet_length(state_vector), 0) AS snapshot_bytes, oldest_at,
-    deleted_at
+    deleted_at, coalesce(history_bytes, 0)::bigint AS history_bytes, coalesce(versions, 0) AS versions,
+    coalesce(version_bytes, 0)::bigint AS version_bytes
 FROM crdt_sync.document AS d LEFT JOIN crdt_sync.document_snapshot AS s ON s.document_id = d.id
 LEFT JOIN (
     SELECT document_id, count(*) AS rows, sum(octet_length("update")) AS log_bytes, min(accepted_at) AS oldest_at
     FROM crdt_sync.document_update GROUP BY document_id
 ) AS u ON u.document_id = d.id
+LEFT JOIN (
+    SELECT document_id, sum(octet_length(blob)) AS history_bytes FROM crdt_sync.document_history GROUP BY document_id
+) AS h ON h.document_id = d.id
+LEFT JOIN (
+    SELECT document_id, count(*) AS versions, sum(size_bytes) AS version_bytes
+    FROM crdt_sync.document_version GROUP BY document_id
+) AS v ON v.document_id = d.id
 ORDER BY name
 """
 
@@ -249,7 +251,7 @@ class PostgresStore:
         heads = dict(zip(names, seqs, strict=True))
         return [heads[entry.document] - left for entry, left in zip(entries, followers, strict=True)]
 
-    async def checkpoint(self, snapshots: Sequence[Snapshot]) -> frozenset[str]:
+    async def checkpoint(self, snapshots: Sequence[Snapshot], *, keep_history: bool = True) -> frozenset[str]:
         """See `Store.checkpoint`."""
         if not snapshots:
             return frozenset()
@@ -265,12 +267,63 @@ class PostgresStore:
             mine = {row["id"]: by_name[name] for name, row in found.items() if row["mine"]}
             before = {row["id"]: row["folded_seq"] for row in found.values()}
             written = await _write_snapshots(
-                connection, {id_: (one.seq, *blobs[one.document]) for id_, one in mine.items()}
+                connection, {id_: (one.seq, one.whole, *blobs[one.document]) for id_, one in mine.items()}
             )
-            await connection.execute(
-                _FOLD, written, [before[id_] for id_ in written], [mine[id_].seq for id_ in written]
-            )
+            folded = [(id_, before[id_], mine[id_].seq) for id_ in written]
+            if keep_history:
+                await postgres_history.move_to_history(connection, folded)
+            else:
+                await postgres_history.drop_with_history(connection, folded)
         return frozenset(name for name, row in found.items() if not row["mine"])
+
+    async def timeline(self, document: str) -> list[Span]:
+        """See `Store.timeline`."""
+        return await postgres_history.read_timeline(self._primary, document)
+
+    async def rows(self, document: str, *, first: int, last: int) -> list[Row]:
+        """See `Store.rows`."""
+        return await postgres_history.read_rows(self._primary, document, first=first, last=last)
+
+    async def trim_history(self, document: str, *, upto: int) -> bool:
+        """See `Store.trim_history`."""
+        return await postgres_history.trim_history(self._primary, document, upto=upto)
+
+    async def versioned(self, *, start: str = "", limit: int | None = None) -> list[str]:
+        """See `Store.versioned`."""
+        return await postgres_history.names_with_past(self._replica or self._primary, start=start, limit=limit)
+
+    async def take_version(
+        self,
+        document: str,
+        *,
+        at: datetime,
+        kind: VersionKind,
+        label: str | None = None,
+        user_id: str | None = None,
+        unless_since: datetime | None = None,
+    ) -> Version | None:
+        """See `Store.take_version`."""
+        check_version(at=at, kind=kind, label=label, user_id=user_id)
+        return await postgres_history.take_version(
+            self._primary, document, at=at, kind=kind, label=label, user_id=user_id, unless_since=unless_since
+        )
+
+    async def versions(self, document: str) -> list[Version]:
+        """See `Store.versions`."""
+        return await postgres_history.read_versions(self._primary, document)
+
+    async def version(self, document: str, id: int) -> VersionContent | None:
+        """See `Store.version`."""
+        return await postgres_history.read_version(self._primary, document, id)
+
+    async def label_version(self, document: str, id: int, label: str | None) -> bool:
+        """See `Store.label_version`."""
+        check_label(label)
+        return await postgres_history.label_version(self._primary, document, id, label)
+
+    async def delete_versions(self, document: str, ids: Sequence[int]) -> int:
+        """See `Store.delete_versions`."""
+        return await postgres_history.delete_versions(self._primary, document, ids)
 
     async def delete(self, document: str, *, at: datetime) -> bool:
         """See `Store.delete`."""
@@ -325,14 +378,14 @@ class PostgresStore:
         )
         return int(size)
 
-    async def export(self, document: str, *, deleted: bool = False) -> Export | None:
+    async def export(self, document: str, *, deleted: bool = False, history: bool = False) -> Export | None:
         """See `Store.export`."""
         link = self._replica or self._primary
         async with (
             link.connection("read", f"export of {document!r}") as connection,
             link.transaction(connection, "ISOLATION LEVEL REPEATABLE READ READ ONLY"),
         ):
-            export, _ = await _read(connection, document, 0, deleted=deleted)
+            export, _ = await _read(connection, document, 0, deleted=deleted, history=history)
         if export is not None and not deleted:
             _refuse_deleted(export)
         return export
@@ -360,13 +413,16 @@ class PostgresStore:
                 *(name, export.head_seq, export.created_at, export.deleted_at),
             )
             if snapshot is not None:
-                await _write_snapshots(connection, {id_: (snapshot.seq, *(await _pack_all([snapshot]))[name])})
+                blobs = (await _pack_all([snapshot]))[name]
+                await _write_snapshots(connection, {id_: (snapshot.seq, snapshot.whole, *blobs)})
             await connection.copy_records_to_table(
                 "document_update",
                 schema_name="crdt_sync",
                 columns=("document_id", "seq", "update", "user_id", "accepted_at"),
                 records=[(id_, *row) for row in export.rows],
             )
+            await postgres_history.write_chunks(connection, [(id_, chunk) for chunk in export.chunks])
+            await postgres_history.write_versions(connection, id_, export.versions)
 
     async def quarantine(self, document: str, digest: bytes, *, at: datetime) -> None:
         """See `Store.quarantine`."""
@@ -453,14 +509,14 @@ def _refuse_deleted(export: Export) -> None:
 
 
 async def _read(
-    connection: Connection, document: str, after: int, *, deleted: bool = False
+    connection: Connection, document: str, after: int, *, deleted: bool = False, history: bool = False
 ) -> tuple[Export | None, frozenset[bytes]]:
     """Read a document, and what is quarantined of it, in a transaction that sees one moment.
 
     Of one that was deleted, the content is read only if wanted.
     """
     head = await connection.fetchrow(_LOAD_HEAD, document, after, deleted)
-    id_, created_at, head_seq, deleted_at, snapshot_seq, state, waiting, state_vector, digests = head
+    id_, created_at, head_seq, deleted_at, snapshot_seq, state, waiting, state_vector, whole, digests = head
     quarantined = frozenset(digests)
     if id_ is None:
         return None, quarantined
@@ -468,35 +524,31 @@ async def _read(
         return Export(document, created_at, head_seq, None, (), deleted_at), quarantined
     snapshot = None
     if snapshot_seq is not None:
-        snapshot = Snapshot(
-            document,
-            seq=snapshot_seq,
-            state=unpack(state),
-            waiting=decode_waiting(unpack(waiting)),
-            state_vector=state_vector,
+        snapshot = unpack_snapshot(
+            document, snapshot_seq, state_vector=state_vector, waiting=waiting, state=state, whole=whole
         )
-    seq = first = max(after, snapshot_seq or 0) + 1
-    rows: list[Row] = []
-    while seq <= head_seq:
-        page = await connection.fetch(_LOAD_PAGE, id_, seq, head_seq, _PAGE_ROWS)
-        if [row[0] for row in page] != list(range(seq, min(seq + _PAGE_ROWS, head_seq + 1))):
-            raise StoreCorrupt(f"an update of {document!r} is missing: its log should have {first} to {head_seq}")
-        rows += [Row(*row) for row in page]
-        seq += len(page)
-    return Export(document, created_at, head_seq, snapshot, tuple(rows), deleted_at), quarantined
+    first = max(after, snapshot_seq or 0) + 1
+    rows = await postgres_history.read_log(connection, id_, first=first, last=head_seq)
+    if [row.seq for row in rows] != list(range(first, head_seq + 1)):
+        raise StoreCorrupt(f"an update of {document!r} is missing: its log should have {first} to {head_seq}")
+    export = Export(document, created_at, head_seq, snapshot, tuple(rows), deleted_at)
+    if history:
+        chunks = tuple(await postgres_history.read_chunks(connection, id_))
+        export = replace(export, chunks=chunks, versions=await postgres_history.read_all_versions(connection, document))
+    return export, quarantined
 
 
 async def _forget_content(connection: Connection, id_: int) -> None:
-    for table in ("document_update", "document_snapshot"):
+    for table in ("document_update", "document_snapshot", "document_history", "document_version"):
         await connection.execute(f"DELETE FROM crdt_sync.{table} WHERE document_id = $1", id_)
 
 
-async def _write_snapshots(connection: Connection, rows: dict[int, tuple[int, bytes, bytes, bytes]]) -> list[int]:
+async def _write_snapshots(connection: Connection, rows: dict[int, tuple[int, bool, bytes, bytes, bytes]]) -> list[int]:
     """Write snapshots and read them back.
 
     Args:
         connection: In a transaction.
-        rows: By document id: seq, state vector, waiting, state.
+        rows: By document id: seq, whether it is whole, state vector, waiting, state.
 
     Returns:
         The ids of those that were written. The others' stored snapshots are newer, or they were purged.
@@ -504,12 +556,12 @@ async def _write_snapshots(connection: Connection, rows: dict[int, tuple[int, by
     Raises:
         StoreCorrupt: What reads back is something else.
     """
-    columns = zip(*((id_, *row) for id_, row in rows.items()), strict=True) if rows else [()] * 5
+    columns = zip(*((id_, *row) for id_, row in rows.items()), strict=True) if rows else [()] * 6
     written = [row[0] for row in await connection.fetch(_WRITE_SNAPSHOTS, *(list(column) for column in columns))]
     read_back = {row[0]: tuple(row)[1:] for row in await connection.fetch(_READ_SNAPSHOTS_BACK, written)}
     for id_ in written:
-        seq, *blobs = rows[id_]
-        if read_back.get(id_) != (seq, *(sha256(blob).digest() for blob in blobs)):
+        seq, whole, *blobs = rows[id_]
+        if read_back.get(id_) != (seq, whole, *(sha256(blob).digest() for blob in blobs)):
             raise StoreCorrupt(f"the snapshot of document {id_} at seq {seq} read back different")
     return written
 
@@ -518,11 +570,9 @@ async def _pack_all(snapshots: Sequence[Snapshot]) -> dict[str, tuple[bytes, byt
     """By document: state vector, waiting and state, as they are stored."""
 
     def pack_them() -> dict[str, tuple[bytes, bytes, bytes]]:
-        return {
-            one.document: (one.state_vector, pack(encode_waiting(one.waiting)), pack(one.state)) for one in snapshots
-        }
+        return {one.document: pack_snapshot(one) for one in snapshots}
 
-    if sum(len(one.state) for one in snapshots) <= _PACK_INLINE_BYTES_MAX:
+    if sum(len(one.state) for one in snapshots) <= PACK_INLINE_BYTES_MAX:
         return pack_them()
     return await asyncio.to_thread(pack_them)
 

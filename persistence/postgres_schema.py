@@ -28,6 +28,9 @@ log = logging.getLogger("persistence.postgres")
 # Updates aren't compressed: most are too small, and those that aren't are often a client's history, sent once.
 #
 # Measured with benchmarks/table_bloat.py.
+#
+# document_snapshot.whole_at: when a whole snapshot was taken; if that isn't `taken_at`, the snapshot isn't whole. So it
+# also says no where a server of schema 2, which doesn't know of it, wrote a snapshot over a whole one.
 MIGRATIONS: Final = (
     """
     CREATE TABLE crdt_sync.document (
@@ -83,6 +86,46 @@ MIGRATIONS: Final = (
         until timestamptz NOT NULL,
         PRIMARY KEY (kind, value)
     );
+    """,
+    """
+    ALTER TABLE crdt_sync.document ADD COLUMN last_version int NOT NULL DEFAULT 0;
+    ALTER TABLE crdt_sync.document_snapshot ADD COLUMN whole_at timestamptz;
+
+    CREATE TABLE crdt_sync.document_history (
+        document_id bigint NOT NULL,
+        first_seq bigint NOT NULL,
+        last_seq bigint NOT NULL,
+        from_at timestamptz NOT NULL,
+        until_at timestamptz NOT NULL,
+        users jsonb NOT NULL,
+        log_bytes bigint NOT NULL,
+        blob bytea NOT NULL, -- see `chunks`
+        PRIMARY KEY (document_id, first_seq)
+    );
+
+    CREATE TABLE crdt_sync.document_version (
+        document_id bigint NOT NULL,
+        id int NOT NULL,
+        seq bigint NOT NULL,
+        taken_at timestamptz NOT NULL,
+        kind text COLLATE "C" NOT NULL,
+        label text,
+        user_id text,
+        users jsonb NOT NULL,
+        size_bytes bigint NOT NULL,
+        whole boolean NOT NULL,
+        digest bytea NOT NULL, -- see `blobs.digest_of`
+        state_vector bytea NOT NULL,
+        waiting bytea NOT NULL, -- both: see `blobs.pack`
+        state bytea NOT NULL,
+        PRIMARY KEY (document_id, id)
+    );
+
+    ALTER TABLE crdt_sync.document_history ALTER COLUMN blob SET STORAGE EXTERNAL;
+    ALTER TABLE crdt_sync.document_version
+        ALTER COLUMN state_vector SET STORAGE EXTERNAL,
+        ALTER COLUMN waiting SET STORAGE EXTERNAL,
+        ALTER COLUMN state SET STORAGE EXTERNAL;
     """,
 )
 

@@ -1,7 +1,8 @@
 """The store contract on one SQLite file: the embedded default, for one server process.
 
 Owns what is said about documents and the two threads that talk to the file. Leaves the file itself, its schema and the
-lock that keeps other servers out to `sqlite_file`, what must not come back to `sqlite_refusals`. A confirmed
+lock that keeps other servers out to `sqlite_file`, what must not come back to `sqlite_refusals`, and a document's past
+to `sqlite_history`. A confirmed
 append survives power loss: in WAL mode with `synchronous=FULL` SQLite flushes the WAL at every commit (seen with
 strace: one `fdatasync` of the -wal file per COMMIT, none with NORMAL).
 
@@ -22,12 +23,15 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
+from persistence import sqlite_history
 from persistence.blobs import decode_waiting, encode_waiting
-from persistence.sqlite_file import Connection, File, micros, moment
+from persistence.moments import micros, moment
+from persistence.sqlite_file import Connection, File
 from persistence.sqlite_refusals import (
     DIGESTS,
     quarantine,
@@ -53,8 +57,12 @@ from persistence.store import (
     StoreCorrupt,
     Stored,
     StoreUnavailable,
+    VersionContent,
     check_aware,
+    check_label,
+    check_version,
 )
+from persistence.versions import Span, Version, VersionKind
 
 T = TypeVar("T")
 
@@ -65,12 +73,15 @@ _PAGE_UPDATE_BYTES_MAX: Final = 4096  # as hex, so a page has 32 MiB at most; la
 
 _STATS: Final = """
 SELECT name, head_seq, coalesce(rows, 0), coalesce(log_bytes, 0), coalesce(s.seq, 0),
-    coalesce(length(state) + length(waiting) + length(state_vector), 0), oldest_at, deleted_at
-FROM document LEFT JOIN document_snapshot AS s ON s.document_id = id
+    coalesce(length(state) + length(waiting) + length(state_vector), 0), oldest_at, deleted_at,
+    coalesce((SELECT sum(length(blob)) FROM document_history AS h WHERE h.document_id = document.id), 0),
+    (SELECT count(*) FROM document_version AS v WHERE v.document_id = document.id),
+    coalesce((SELECT sum(size_bytes) FROM document_version AS v WHERE v.document_id = document.id), 0)
+FROM document LEFT JOIN document_snapshot AS s ON s.document_id = document.id
 LEFT JOIN (
     SELECT document_id, count(*) AS rows, sum(length("update")) AS log_bytes, min(accepted_at) AS oldest_at
     FROM document_update GROUP BY document_id
-) AS u ON u.document_id = id
+) AS u ON u.document_id = document.id
 ORDER BY name
 """
 
@@ -171,17 +182,90 @@ class SqliteStore:
 
         return await self._run(0, write)
 
-    async def checkpoint(self, snapshots: Sequence[Snapshot]) -> frozenset[str]:
+    async def checkpoint(self, snapshots: Sequence[Snapshot], *, keep_history: bool = True) -> frozenset[str]:
         """See `Store.checkpoint`. Reading back happens before the commit, so it shows what SQLite will write."""
 
         def write() -> None:
             what = f"checkpoint of {len(snapshots)} documents"
             with self._writer.transaction(what, "BEGIN IMMEDIATE") as connection:
                 for snapshot in snapshots:
-                    _fold(connection, snapshot)
+                    _fold(connection, snapshot, keep_history=keep_history)
 
         await self._run(0, write)
         return frozenset()
+
+    async def timeline(self, document: str) -> list[Span]:
+        """See `Store.timeline`."""
+        return await self._read(
+            f"timeline of {document!r}", lambda connection: sqlite_history.read_timeline(connection, document)
+        )
+
+    async def rows(self, document: str, *, first: int, last: int) -> list[Row]:
+        """See `Store.rows`."""
+        what = f"reading the history of {document!r}"
+        return await self._read(
+            what, lambda connection: sqlite_history.read_rows(connection, document, first=first, last=last)
+        )
+
+    async def trim_history(self, document: str, *, upto: int) -> bool:
+        """See `Store.trim_history`."""
+
+        def trim(connection: sqlite3.Connection) -> None:
+            found = connection.execute("SELECT id FROM document WHERE name = ?", (document,)).fetchone()
+            if found is not None:
+                sqlite_history.forget_history(connection, found[0], upto=upto)
+
+        await self._write(f"trimming the history of {document!r}", trim)
+        return True
+
+    async def versioned(self, *, start: str = "", limit: int | None = None) -> list[str]:
+        """See `Store.versioned`."""
+        what = "list of documents with a past"
+        return await self._read(
+            what, lambda connection: sqlite_history.names_with_past(connection, start=start, limit=limit)
+        )
+
+    async def take_version(
+        self,
+        document: str,
+        *,
+        at: datetime,
+        kind: VersionKind,
+        label: str | None = None,
+        user_id: str | None = None,
+        unless_since: datetime | None = None,
+    ) -> Version | None:
+        """See `Store.take_version`."""
+        check_version(at=at, kind=kind, label=label, user_id=user_id)
+
+        def take(connection: sqlite3.Connection) -> Version | None:
+            return sqlite_history.take_version(
+                connection, document, at=at, kind=kind, label=label, user_id=user_id, unless_since=unless_since
+            )
+
+        return await self._write(f"taking a version of {document!r}", take)
+
+    async def versions(self, document: str) -> list[Version]:
+        """See `Store.versions`."""
+        return await self._read(
+            f"list of versions of {document!r}", lambda connection: sqlite_history.read_versions(connection, document)
+        )
+
+    async def version(self, document: str, id: int) -> VersionContent | None:
+        """See `Store.version`."""
+        what = f"reading version {id} of {document!r}"
+        return await self._read(what, lambda connection: sqlite_history.read_version(connection, document, id))
+
+    async def label_version(self, document: str, id: int, label: str | None) -> bool:
+        """See `Store.label_version`."""
+        check_label(label)
+        what = f"labelling version {id} of {document!r}"
+        return await self._write(what, lambda connection: sqlite_history.label_version(connection, document, id, label))
+
+    async def delete_versions(self, document: str, ids: Sequence[int]) -> int:
+        """See `Store.delete_versions`."""
+        what = f"deletion of versions of {document!r}"
+        return await self._write(what, lambda connection: sqlite_history.delete_versions(connection, document, ids))
 
     async def delete(self, document: str, *, at: datetime) -> bool:
         """See `Store.delete`."""
@@ -230,10 +314,7 @@ class SqliteStore:
         def read() -> list[DocumentStats]:
             with self._reader.transaction("statistics", "BEGIN") as connection:
                 rows = connection.execute(_STATS)
-                return [
-                    DocumentStats(*sizes, moment(oldest), moment(deleted))  # type: ignore[call-arg]
-                    for *sizes, oldest, deleted in rows
-                ]
+                return [DocumentStats(*one[:6], moment(one[6]), moment(one[7]), *one[8:]) for one in rows]  # type: ignore[call-arg]
 
         return await self._run(1, read)
 
@@ -242,12 +323,12 @@ class SqliteStore:
         paths = (self._file.path, Path(f"{self._file.path}-wal"))
         return sum(path.stat().st_size for path in paths if path.exists())
 
-    async def export(self, document: str, *, deleted: bool = False) -> Export | None:
+    async def export(self, document: str, *, deleted: bool = False, history: bool = False) -> Export | None:
         """See `Store.export`."""
 
         def read() -> Export | None:
             with self._reader.transaction(f"export of {document!r}", "BEGIN") as connection:
-                return _export(connection, document, deleted=deleted)
+                return _export(connection, document, deleted=deleted, history=history)
 
         export = await self._run(1, read)
         if export is not None and export.deleted_at is not None and not deleted:
@@ -328,6 +409,24 @@ class SqliteStore:
 
         return await self._run(0, write)
 
+    async def _read(self, what: str, job: Callable[[sqlite3.Connection], T]) -> T:
+        """Run a job in the reading thread, as of one moment."""
+
+        def read() -> T:
+            with self._reader.transaction(what, "BEGIN") as connection:
+                return job(connection)
+
+        return await self._run(1, read)
+
+    async def _write(self, what: str, job: Callable[[sqlite3.Connection], T]) -> T:
+        """Run a job in the writing thread, as one transaction."""
+
+        def write() -> T:
+            with self._writer.transaction(what, "BEGIN IMMEDIATE") as connection:
+                return job(connection)
+
+        return await self._run(0, write)
+
     async def _run(self, thread: int, job: Callable[[], T]) -> T:
         """Run a job in the writing (0) or reading (1) thread. Cancelled, it still runs to its end."""
         if self._threads is None:
@@ -395,8 +494,8 @@ def _load(
     connection: sqlite3.Connection, document: str, after: int, *, deleted: bool = False
 ) -> tuple[Stored, datetime | None]:
     """Return what is stored, and when it was deleted. Of a document that was, the content is read only if wanted."""
-    document_id, head_seq, deleted_at, snapshot_seq, state, waiting, state_vector, digests = connection.execute(
-        f"SELECT id, head_seq, deleted_at, s.seq, state, waiting, state_vector, {DIGESTS} "
+    document_id, head_seq, deleted_at, snapshot_seq, state, waiting, state_vector, whole, digests = connection.execute(
+        f"SELECT id, head_seq, deleted_at, s.seq, state, waiting, state_vector, whole, {DIGESTS} "
         "FROM (SELECT 1) LEFT JOIN document ON name = ? "
         "LEFT JOIN document_snapshot AS s ON s.document_id = id AND s.seq > ? AND (deleted_at IS NULL OR ?)",
         (document, document, after, deleted),
@@ -409,7 +508,12 @@ def _load(
     snapshot = None
     if snapshot_seq is not None:
         snapshot = Snapshot(
-            document, seq=snapshot_seq, state=state, waiting=decode_waiting(waiting), state_vector=state_vector
+            document,
+            seq=snapshot_seq,
+            state=state,
+            waiting=decode_waiting(waiting),
+            state_vector=state_vector,
+            whole=bool(whole),
         )
     first_seq = max(after, snapshot_seq or 0) + 1
     found: dict[int, bytes] = {}
@@ -432,7 +536,7 @@ def _load(
     return Stored(head_seq, snapshot, updates, quarantined), moment(deleted_at)
 
 
-def _fold(connection: sqlite3.Connection, snapshot: Snapshot) -> None:
+def _fold(connection: sqlite3.Connection, snapshot: Snapshot, *, keep_history: bool) -> None:
     document_id, head_seq, stored_seq = connection.execute(
         "SELECT id, head_seq, coalesce(s.seq, 0) FROM document "
         "LEFT JOIN document_snapshot AS s ON s.document_id = id WHERE name = ?",
@@ -444,25 +548,36 @@ def _fold(connection: sqlite3.Connection, snapshot: Snapshot) -> None:
         )
     if snapshot.seq < stored_seq:
         return
-    written = (snapshot.seq, snapshot.state_vector, encode_waiting(snapshot.waiting), snapshot.state)
-    connection.execute(
-        "INSERT INTO document_snapshot (document_id, taken_at, seq, state_vector, waiting, state) "
-        "VALUES (?, ?, ?, ?, ?, ?) ON CONFLICT (document_id) DO UPDATE SET taken_at = excluded.taken_at, "
-        "seq = excluded.seq, state_vector = excluded.state_vector, waiting = excluded.waiting, state = excluded.state",
-        (document_id, time.time_ns() // 1000, *written),
-    )
-    read_back = connection.execute(
-        "SELECT seq, state_vector, waiting, state FROM document_snapshot WHERE document_id = ?", (document_id,)
-    ).fetchone()
-    if read_back != written:
-        raise StoreCorrupt(f"snapshot of {snapshot.document!r} at seq {snapshot.seq} read back different")
+    assert document_id is not None, "what isn't there has no updates"
+    _write_snapshot(connection, document_id, snapshot)
+    if keep_history:
+        sqlite_history.fold_rows(connection, document_id, first=stored_seq + 1, last=snapshot.seq)
+    else:
+        sqlite_history.forget_history(connection, document_id)
     connection.execute(
         "DELETE FROM document_update WHERE document_id = ? AND seq > ? AND seq <= ?",
         (document_id, stored_seq, snapshot.seq),
     )
 
 
-def _export(connection: sqlite3.Connection, document: str, *, deleted: bool) -> Export | None:
+def _write_snapshot(connection: sqlite3.Connection, document_id: int, snapshot: Snapshot) -> None:
+    waiting = encode_waiting(snapshot.waiting)
+    written = (snapshot.seq, snapshot.state_vector, waiting, snapshot.state, int(snapshot.whole))
+    connection.execute(
+        "INSERT INTO document_snapshot (document_id, taken_at, seq, state_vector, waiting, state, whole) "
+        "VALUES (?, ?, ?, ?, ?, ?, ?) ON CONFLICT (document_id) DO UPDATE SET taken_at = excluded.taken_at, "
+        "seq = excluded.seq, state_vector = excluded.state_vector, waiting = excluded.waiting, state = excluded.state, "
+        "whole = excluded.whole",
+        (document_id, time.time_ns() // 1000, *written),
+    )
+    read_back = connection.execute(
+        "SELECT seq, state_vector, waiting, state, whole FROM document_snapshot WHERE document_id = ?", (document_id,)
+    ).fetchone()
+    if read_back != written:
+        raise StoreCorrupt(f"snapshot of {snapshot.document!r} at seq {snapshot.seq} read back different")
+
+
+def _export(connection: sqlite3.Connection, document: str, *, deleted: bool, history: bool) -> Export | None:
     head = connection.execute("SELECT id, created_at FROM document WHERE name = ?", (document,)).fetchone()
     if head is None:
         return None
@@ -475,7 +590,11 @@ def _export(connection: sqlite3.Connection, document: str, *, deleted: bool) -> 
         (document_id,),
     )
     log = tuple([Row(seq, update, user_id, moment(at)) for seq, update, user_id, at in rows])
-    return Export(document, moment(created_at), stored.head_seq, stored.snapshot, log, deleted_at)
+    export = Export(document, moment(created_at), stored.head_seq, stored.snapshot, log, deleted_at)
+    if not history:
+        return export
+    chunks = tuple(sqlite_history.read_chunks(connection, document_id))
+    return replace(export, chunks=chunks, versions=sqlite_history.read_all_versions(connection, document))
 
 
 def _put(connection: sqlite3.Connection, export: Export, *, replace: bool) -> None:
@@ -492,17 +611,22 @@ def _put(connection: sqlite3.Connection, export: Export, *, replace: bool) -> No
         "INSERT INTO document (name, head_seq, created_at, deleted_at) VALUES (?, ?, ?, ?)",
         (name, export.head_seq, micros(export.created_at), deleted_at),
     ).lastrowid
+    assert document_id is not None, "something was inserted"
     if export.snapshot is not None:
-        _fold(connection, export.snapshot)
+        _write_snapshot(connection, document_id, export.snapshot)
     connection.executemany(
         'INSERT INTO document_update (document_id, seq, "update", user_id, accepted_at) VALUES (?, ?, ?, ?, ?)',
         [(document_id, row.seq, row.update, row.user_id, micros(row.accepted_at)) for row in export.rows],
     )
+    for chunk in export.chunks:
+        sqlite_history.write_chunk(connection, document_id, chunk)
+    sqlite_history.write_versions(connection, document_id, export.versions)
 
 
 def _forget(connection: sqlite3.Connection, document_id: int) -> None:
-    for table, column in (("document_update", "document_id"), ("document_snapshot", "document_id"), ("document", "id")):
-        connection.execute(f"DELETE FROM {table} WHERE {column} = ?", (document_id,))
+    for table in ("document_update", "document_snapshot", "document_history", "document_version"):
+        connection.execute(f"DELETE FROM {table} WHERE document_id = ?", (document_id,))
+    connection.execute("DELETE FROM document WHERE id = ?", (document_id,))
 
 
 def _batches(rows: list[T]) -> Iterator[list[T]]:

@@ -8,9 +8,8 @@ import os
 import sqlite3
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
-from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Final, overload
+from typing import Final
 
 from persistence.store import Schema, StoreUnavailable, StoreUnusable
 
@@ -61,8 +60,39 @@ MIGRATIONS: Final = (
         PRIMARY KEY (kind, value)
     ) WITHOUT ROWID;
     """,
+    """
+    ALTER TABLE document ADD COLUMN last_version INTEGER NOT NULL DEFAULT 0;
+    ALTER TABLE document_snapshot ADD COLUMN whole INTEGER NOT NULL DEFAULT 0;
+    CREATE TABLE document_history (
+        document_id INTEGER NOT NULL REFERENCES document,
+        first_seq INTEGER NOT NULL,
+        last_seq INTEGER NOT NULL,
+        from_at INTEGER NOT NULL,
+        until_at INTEGER NOT NULL,
+        users TEXT NOT NULL, -- JSON
+        log_bytes INTEGER NOT NULL,
+        blob BLOB NOT NULL, -- see chunks
+        PRIMARY KEY (document_id, first_seq)
+    );
+    CREATE TABLE document_version (
+        document_id INTEGER NOT NULL REFERENCES document,
+        id INTEGER NOT NULL,
+        seq INTEGER NOT NULL,
+        taken_at INTEGER NOT NULL,
+        kind TEXT NOT NULL,
+        label TEXT,
+        user_id TEXT,
+        users TEXT NOT NULL, -- JSON
+        size_bytes INTEGER NOT NULL,
+        whole INTEGER NOT NULL,
+        digest BLOB NOT NULL, -- see blobs.digest_of
+        state_vector BLOB NOT NULL,
+        waiting BLOB NOT NULL, -- both: see blobs.pack
+        state BLOB NOT NULL,
+        PRIMARY KEY (document_id, id)
+    );
+    """,
 )
-_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 
 _BUSY_TIMEOUT_S: Final = 1.0  # a person at a SQL prompt, or the predecessor that is just closing
 _SETTINGS: Final = (
@@ -253,20 +283,6 @@ class Connection:
         connection, self._connection = self._connection, None
         if connection is not None:
             connection.close()
-
-
-def micros(moment: datetime) -> int:
-    """Return a moment as it is stored."""
-    return (moment - _EPOCH) // timedelta(microseconds=1)
-
-
-@overload
-def moment(micros: int) -> datetime: ...
-@overload
-def moment(micros: None) -> None: ...
-def moment(micros: int | None) -> datetime | None:
-    """Return a stored moment."""
-    return None if micros is None else _EPOCH + timedelta(microseconds=micros)
 
 
 def _identity(path: str) -> tuple[int, int] | None:

@@ -7,7 +7,7 @@ import sqlite3
 from datetime import datetime
 from typing import Final
 
-from persistence.sqlite_file import micros, moment
+from persistence.moments import micros, moment
 from persistence.store import QUARANTINED_MAX, REVOCATION_GRACE, Quarantined, Revocation, RevocationKind
 
 # A column of a query with the document's name as one parameter: one step, however many digests there are.

@@ -3,6 +3,8 @@
 A store remembers, per document, an append-only log of updates and at most one snapshot that stands for the log's
 beginning. Bytes are opaque here: whoever needs them merged or understood does it before.
 
+Of a document's past it keeps what the snapshot took from the log, in chunks, and versions: copies of the snapshot.
+
 It also remembers what must not come back: documents that were deleted, updates that are quarantined, and what was
 revoked.
 """
@@ -11,6 +13,8 @@ from collections.abc import Sequence
 from dataclasses import KW_ONLY, dataclass
 from datetime import datetime, timedelta
 from typing import Final, Literal, NamedTuple, Protocol, runtime_checkable
+
+from persistence.versions import LABEL_BYTES_MAX, VERSION_KINDS, Chunk, Span, Version, VersionKind
 
 NAME_BYTES_MAX: Final = 2048  # a B-tree entry of PostgreSQL holds 2,704
 QUARANTINED_MAX: Final = 64
@@ -38,6 +42,10 @@ class StoreCorrupt(StoreUnavailable):
 
 class StoreUnusable(StoreError):
     """Trying again won't help: somebody has to change something first. The message says what."""
+
+
+class HistoryTrimmed(StoreError):
+    """The updates asked for were in the log once, and aren't kept any more."""
 
 
 class DocumentExists(StoreError):
@@ -107,6 +115,9 @@ class Snapshot:
     state_vector: bytes
     """What `state` contains."""
 
+    whole: bool = True
+    """Whether it has the updates up to `seq` and no others. With several nodes it may have some of the later ones."""
+
     def __post_init__(self) -> None:
         if self.seq < 1:
             raise ValueError(f"a snapshot folds at least one update; {self.document!r} came with seq {self.seq}")
@@ -139,6 +150,14 @@ class Row(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True)
+class VersionContent:
+    """A version, and the snapshot that it is a copy of."""
+
+    version: Version
+    snapshot: Snapshot
+
+
+@dataclass(frozen=True, slots=True)
 class Export:
     """One document as another store can take it, read at one moment."""
 
@@ -150,6 +169,10 @@ class Export:
     """What is kept of the log, in seq order; all that follows the snapshot."""
     deleted_at: datetime | None = None
     """When it was deleted; None if it wasn't."""
+    chunks: tuple[Chunk, ...] = ()
+    """The folded part of the log, in seq order, if it was asked for."""
+    versions: tuple[VersionContent, ...] = ()
+    """Oldest first, if they were asked for."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -170,6 +193,11 @@ class DocumentStats:
     """When the oldest update that no snapshot has was accepted; None if a snapshot has them all."""
     deleted_at: datetime | None = None
     """When it was deleted; None if it wasn't."""
+    history_bytes: int = 0
+    """What its chunks occupy: as stored, so after compression."""
+    versions: int = 0
+    version_bytes: int = 0
+    """As stored."""
 
 
 class Schema(NamedTuple):
@@ -257,6 +285,9 @@ class Store(Protocol):
     only `purge` frees its name. `append` and `checkpoint` go on as if nothing had happened: a node that hasn't heard of
     it yet may hold accepted updates, which must not keep those of other documents from being stored.
 
+    The past of a deleted document, that is `timeline`, `rows` and versions, can be read and changed as before. Who may
+    see it is for the caller to decide.
+
     Every method raises `StoreUnavailable` for what may pass, `StoreCorrupt` for stored data that contradicts itself.
     """
 
@@ -308,18 +339,96 @@ class Store(Protocol):
             For each entry, the seq of its last update.
         """
 
-    async def checkpoint(self, snapshots: Sequence[Snapshot]) -> frozenset[str]:
-        """Store snapshots, at most one of a document, and drop the updates that they fold, in one transaction.
+    async def checkpoint(self, snapshots: Sequence[Snapshot], *, keep_history: bool = True) -> frozenset[str]:
+        """Store snapshots, at most one of a document, and move the updates that they fold from the log into its
+        history, in one transaction.
 
         Each snapshot is written, read back and compared before anything is deleted. One that is older than the
         stored one is passed over, so late and repeated calls do no harm; one at the same seq replaces it.
 
+        Args:
+            snapshots: What to store.
+            keep_history: If not, the updates are dropped, and the history that there is goes with them: it has no gaps.
+
         Returns:
-            The documents left as they are because another node is about to store a snapshot of them.
+            The documents left as they are because another node is at them: about to store a snapshot, say.
 
         Raises:
             StoreCorrupt: A snapshot read back different, or is ahead of the log (which then lost its end).
         """
+
+    async def timeline(self, document: str) -> list[Span]:
+        """Tell what is kept of a document's log, in seq order: each chunk of its history, and then all rows that no
+        snapshot has as one more. Without gaps, unless something got lost. Empty for an unknown document.
+        """
+
+    async def rows(self, document: str, *, first: int, last: int) -> list[Row]:
+        """Read updates from history and log, in seq order and without gaps.
+
+        Args:
+            document: Its name.
+            first: Seq of the first.
+            last: Seq of the last. The end of the log will do, if it comes before.
+
+        Raises:
+            HistoryTrimmed: What is kept begins after `first`.
+            StoreCorrupt: One in between is missing, or a chunk isn't what was written.
+        """
+
+    async def trim_history(self, document: str, *, upto: int) -> bool:
+        """Forget the chunks that end at `upto` or before.
+
+        Returns:
+            False if nothing was done because another node is at this document.
+        """
+
+    async def versioned(self, *, start: str = "", limit: int | None = None) -> list[str]:
+        """Names of documents, deleted ones too, that have a history or versions. In order, and paged, like
+        `documents`; may lag behind like it.
+        """
+
+    async def take_version(
+        self,
+        document: str,
+        *,
+        at: datetime,
+        kind: VersionKind,
+        label: str | None = None,
+        user_id: str | None = None,
+        unless_since: datetime | None = None,
+    ) -> Version | None:
+        """Keep a copy of the stored snapshot, made where it is stored.
+
+        If there is a version of this seq already, it gets the label if it has none yet; without a label, nothing is
+        done. So two nodes that take one at the same time make one.
+
+        Args:
+            document: Its name.
+            at: Now; aware.
+            kind: What it is taken for.
+            label: 1 to `LABEL_BYTES_MAX` bytes for people, neither NUL nor lone surrogates.
+            user_id: Who asked for it.
+            unless_since: Do nothing if a version was taken after this moment.
+
+        Returns:
+            The version that was made, or given the label; None if nothing was done, or there is no snapshot.
+        """
+
+    async def versions(self, document: str) -> list[Version]:
+        """Its versions, newest first."""
+
+    async def version(self, document: str, id: int) -> VersionContent | None:
+        """One version with its content; None if there is none of that id.
+
+        Raises:
+            StoreCorrupt: It isn't what was written.
+        """
+
+    async def label_version(self, document: str, id: int, label: str | None) -> bool:
+        """Put a label on a version in place of the one it has, or take it off; return whether there is such a version."""
+
+    async def delete_versions(self, document: str, ids: Sequence[int]) -> int:
+        """Forget these versions; return how many of them there were."""
 
     async def delete(self, document: str, *, at: datetime) -> bool:
         """Delete a document; return whether it was there, and not deleted yet.
@@ -359,12 +468,13 @@ class Store(Protocol):
     async def size_bytes(self) -> int:
         """What everything occupies on disk, indexes and free space included. May lag behind like `stats`."""
 
-    async def export(self, document: str, *, deleted: bool = False) -> Export | None:
+    async def export(self, document: str, *, deleted: bool = False, history: bool = False) -> Export | None:
         """Read all that is kept of one document; None if there is none. May lag behind, if there is a replica.
 
         Args:
             document: Its name.
             deleted: Whether one that was deleted will do.
+            history: Whether its chunks and versions are wanted too, all of them at once.
 
         Raises:
             DocumentDeleted: It was deleted, and won't do.
@@ -375,7 +485,8 @@ class Store(Protocol):
 
         Args:
             export: What to write; seqs, users and times stay as they are. A deleted one is deleted afterwards.
-            replace: Whether a document of that name gives way. Not while a server has it open.
+            replace: Whether a document of that name gives way, with its history and versions. Not while a server has it
+                open.
 
         Raises:
             DocumentDeleted: There is one that was deleted, and `export` isn't. It has to be undeleted or purged first.
@@ -477,6 +588,24 @@ def check_aware(what: str, moment: datetime) -> None:
     """Raise `ValueError` for a moment without time zone."""
     if moment.tzinfo is None:
         raise ValueError(f"{what} needs a time zone, got {moment!r}")
+
+
+def check_version(*, at: datetime, kind: VersionKind, label: str | None, user_id: str | None) -> None:
+    """Raise `ValueError` for what can't be a version's."""
+    check_aware("at", at)
+    if kind not in VERSION_KINDS:
+        raise ValueError(f"a version is one of {', '.join(VERSION_KINDS)}, not {kind!r}")
+    check_label(label)
+    if user_id is not None:
+        _check_text("a user's id", user_id)
+
+
+def check_label(label: str | None) -> None:
+    """Raise `ValueError` for what can't be a label."""
+    if label is not None:
+        _check_text("a label", label)
+        if not 1 <= len(label.encode()) <= LABEL_BYTES_MAX:
+            raise ValueError(f"a label has 1 to {LABEL_BYTES_MAX} bytes, got {label!r}")
 
 
 def _check_text(what: str, text: str) -> None:

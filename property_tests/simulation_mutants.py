@@ -57,9 +57,11 @@ async def _compare_with_nothing(self: Rooms) -> None:
     await asyncio.Event().wait()
 
 
-async def _forget_a_row(self: MemoryStore, snapshots: Sequence[Snapshot]) -> frozenset[str]:
+async def _forget_a_row(
+    self: MemoryStore, snapshots: Sequence[Snapshot], *, keep_history: bool = True
+) -> frozenset[str]:
     one_more = [replace(one, seq=min(one.seq + 1, self._logs[one.document].head_seq)) for one in snapshots]
-    return await _checkpoint(self, one_more)
+    return await _checkpoint(self, one_more, keep_history=keep_history)
 
 
 async def _snapshot_without_waiting(self: Room) -> Capture | None:

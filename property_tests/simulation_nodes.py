@@ -78,9 +78,9 @@ class Database(MemoryStore):
         super().__init__()
         self.losses: list[str] = []
 
-    async def checkpoint(self, snapshots: Sequence[Snapshot]) -> frozenset[str]:
+    async def checkpoint(self, snapshots: Sequence[Snapshot], *, keep_history: bool = True) -> frozenset[str]:
         before = {one.document: self.raw(one.document) for one in snapshots}
-        busy = await super().checkpoint(snapshots)
+        busy = await super().checkpoint(snapshots, keep_history=keep_history)
         for room, updates in before.items():
             after = self.raw(room)
             taken_away = set(updates).difference(after)
@@ -149,9 +149,9 @@ class Front(MoodyStore):
         await self._interrupted("append", "after")
         return seqs
 
-    async def checkpoint(self, snapshots: Sequence[Snapshot]) -> frozenset[str]:
+    async def checkpoint(self, snapshots: Sequence[Snapshot], *, keep_history: bool = True) -> frozenset[str]:
         await self._interrupted("checkpoint", "before")
-        busy = await super().checkpoint(snapshots)
+        busy = await super().checkpoint(snapshots, keep_history=keep_history)
         if self._trace is not None:
             for one in snapshots:
                 self._trace(f"    {OWNER.get()} checkpoint {one.document} {one.seq} {Content(one.state)} {set(busy)}")

@@ -247,7 +247,7 @@ async def test_statistics_count_what_is_kept(store: Store) -> None:
 
     assert x == DocumentStats("x", 3, rows=3, log_bytes=6, snapshot_seq=0, snapshot_bytes=0, oldest_unfolded_at=NOW)
     assert y == DocumentStats("y", 1, rows=1, log_bytes=1, snapshot_seq=0, snapshot_bytes=0, oldest_unfolded_at=NOW)
-    assert replace(folded, snapshot_bytes=0) == DocumentStats(
+    assert replace(folded, snapshot_bytes=0, history_bytes=0) == DocumentStats(
         "folded", 2, rows=0, log_bytes=0, snapshot_seq=2, snapshot_bytes=0, oldest_unfolded_at=None
     )
     # Its 7 bytes, and a few that say how they are stored.

@@ -45,11 +45,16 @@ from persistence import (
     Quarantined,
     Revocation,
     RevocationKind,
+    Row,
     Schema,
     Snapshot,
+    Span,
     Store,
     Stored,
     StoreUnavailable,
+    Version,
+    VersionContent,
+    VersionKind,
     open_store,
 )
 from persistence.memory import MemoryStore
@@ -309,15 +314,73 @@ class MoodyStore:
         self._answer("append")
         return seqs
 
-    async def checkpoint(self, snapshots: Sequence[Snapshot]) -> frozenset[str]:
+    async def checkpoint(self, snapshots: Sequence[Snapshot], *, keep_history: bool = True) -> frozenset[str]:
         """See `Store.checkpoint`."""
         await self._pass("checkpoint")
         busy = frozenset(self.busy_elsewhere)
         mine = [snapshot for snapshot in snapshots if snapshot.document not in busy]
-        busy |= await self.inner.checkpoint(mine)
+        busy |= await self.inner.checkpoint(mine, keep_history=keep_history)
         self.checkpointed.append(mine)
         self._answer("checkpoint")
         return busy
+
+    async def timeline(self, document: str) -> list[Span]:
+        """See `Store.timeline`."""
+        await self._pass("timeline")
+        return await self.inner.timeline(document)
+
+    async def rows(self, document: str, *, first: int, last: int) -> list[Row]:
+        """See `Store.rows`."""
+        await self._pass("rows")
+        return await self.inner.rows(document, first=first, last=last)
+
+    async def trim_history(self, document: str, *, upto: int) -> bool:
+        """See `Store.trim_history`."""
+        await self._pass("trim_history")
+        return await self.inner.trim_history(document, upto=upto)
+
+    async def versioned(self, *, start: str = "", limit: int | None = None) -> list[str]:
+        """See `Store.versioned`."""
+        await self._pass("versioned")
+        return await self.inner.versioned(start=start, limit=limit)
+
+    async def take_version(
+        self,
+        document: str,
+        *,
+        at: datetime,
+        kind: VersionKind,
+        label: str | None = None,
+        user_id: str | None = None,
+        unless_since: datetime | None = None,
+    ) -> Version | None:
+        """See `Store.take_version`."""
+        await self._pass("take_version")
+        version = await self.inner.take_version(
+            document, at=at, kind=kind, label=label, user_id=user_id, unless_since=unless_since
+        )
+        self._answer("take_version")
+        return version
+
+    async def versions(self, document: str) -> list[Version]:
+        """See `Store.versions`."""
+        await self._pass("versions")
+        return await self.inner.versions(document)
+
+    async def version(self, document: str, id: int) -> VersionContent | None:
+        """See `Store.version`."""
+        await self._pass("version")
+        return await self.inner.version(document, id)
+
+    async def label_version(self, document: str, id: int, label: str | None) -> bool:
+        """See `Store.label_version`."""
+        await self._pass("label_version")
+        return await self.inner.label_version(document, id, label)
+
+    async def delete_versions(self, document: str, ids: Sequence[int]) -> int:
+        """See `Store.delete_versions`."""
+        await self._pass("delete_versions")
+        return await self.inner.delete_versions(document, ids)
 
     async def delete(self, document: str, *, at: datetime) -> bool:
         """See `Store.delete`."""
@@ -350,9 +413,9 @@ class MoodyStore:
         """See `Store.size_bytes`."""
         return await self.inner.size_bytes()
 
-    async def export(self, document: str, *, deleted: bool = False) -> Export | None:
+    async def export(self, document: str, *, deleted: bool = False, history: bool = False) -> Export | None:
         """See `Store.export`."""
-        return await self.inner.export(document, deleted=deleted)
+        return await self.inner.export(document, deleted=deleted, history=history)
 
     async def put(self, export: Export, *, replace: bool = False) -> None:
         """See `Store.put`."""

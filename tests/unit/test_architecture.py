@@ -54,7 +54,7 @@ HOMES = {
     "httpx2": {"auth.fetch"},
     "asyncpg": {"persistence.postgres_link"},
     "zstandard": {"persistence.blobs"},
-    "sqlite3": {"persistence.sqlite", "persistence.sqlite_file", "persistence.sqlite_refusals"},
+    "sqlite3": {f"persistence.{name}" for name in ("sqlite", "sqlite_file", "sqlite_history", "sqlite_refusals")},
 }
 # Libraries that a package may not import at all, beside those whose home is elsewhere.
 OWN = {"auth": set(), "persistence": {"persistence"}, "crdt_sync": {"auth", "persistence", "crdt_sync"}}
@@ -135,9 +135,11 @@ def test_persistence_modules_import_only_from_lower_rows(trees: dict[str, ast.Mo
         f"persistence.{name}": row
         for row, names in enumerate(
             (
+                {"versions", "moments"},
                 {"store"},
-                {"blobs", "memory", "sqlite_file", "postgres_link"},
-                {"postgres_schema", "postgres_refusals", "sqlite_refusals"},
+                {"blobs", "sqlite_file", "postgres_link"},
+                {"chunks", "postgres_schema", "postgres_refusals", "sqlite_refusals"},
+                {"memory", "postgres_history", "sqlite_history"},
                 {"sqlite", "postgres"},
             )
         )

@@ -237,10 +237,10 @@ async def test_a_snapshot_that_the_store_finds_wrong_does_not_take_the_others_al
         rooms = [(await made.room(*typed(name), name=name))[1] for name in ("one", "bad", "two")]
         refuse = made.store.inner.checkpoint
 
-        async def checkpoint(snapshots: Sequence[Snapshot]) -> frozenset[str]:
+        async def checkpoint(snapshots: Sequence[Snapshot], *, keep_history: bool = True) -> frozenset[str]:
             if any(snapshot.document == "bad" for snapshot in snapshots):
                 raise StoreCorrupt("read back different")
-            return await refuse(snapshots)
+            return await refuse(snapshots, keep_history=keep_history)
 
         made.store.inner.checkpoint = checkpoint  # type: ignore[method-assign]
         with caplog.at_level(logging.ERROR, logger="crdt_sync.checkpoints"):

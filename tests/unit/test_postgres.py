@@ -16,6 +16,7 @@ from persistence import (
     DocumentDeleted,
     DocumentHead,
     Entry,
+    HistoryTrimmed,
     Revocation,
     Schema,
     Snapshot,
@@ -25,6 +26,7 @@ from persistence import (
     StoreUnavailable,
     StoreUnusable,
     open_store,
+    postgres_history,
     postgres_schema,
 )
 from persistence.postgres import _write_snapshots
@@ -161,7 +163,10 @@ async def test_a_checkpoint_does_not_wait_for_an_append_nor_an_append_for_a_chec
 
 LOST: Final = """
 SELECT (SELECT count(*) FROM crdt_sync.document_update WHERE document_id NOT IN (SELECT id FROM crdt_sync.document)),
-    (SELECT count(*) FROM crdt_sync.document_snapshot WHERE document_id NOT IN (SELECT id FROM crdt_sync.document))
+    (SELECT count(*) FROM (
+        SELECT document_id FROM crdt_sync.document_snapshot UNION ALL SELECT document_id FROM crdt_sync.document_history
+        UNION ALL SELECT document_id FROM crdt_sync.document_version
+    ) AS them WHERE document_id NOT IN (SELECT id FROM crdt_sync.document))
 """
 
 
@@ -210,6 +215,79 @@ async def test_a_document_that_is_undeleted_while_its_purge_waits_is_not_purged(
         assert (await store.load("x")).updates == (b"1",)
 
 
+async def test_a_version_waits_for_the_checkpoint_that_is_under_way(postgres_url: str) -> None:
+    async with opened(postgres_url) as store, session(postgres_url) as checkpoint:
+        await store.append([entry("x", b"1", b"2")])
+        await store.checkpoint([Snapshot("x", seq=1, state=b"1", state_vector=b"v")])
+        checkpointing = checkpoint.transaction()
+        await checkpointing.start()
+        await checkpoint.execute("SELECT pg_advisory_xact_lock(hashtextextended('crdt_sync checkpoint', 1))")
+        await checkpoint.execute("UPDATE crdt_sync.document_snapshot SET seq = 2")
+
+        taking = asyncio.create_task(store.take_version("x", at=NOW, kind="auto"))
+        await until_somebody_waits(checkpoint)
+        await checkpointing.commit()
+
+        version = await taking
+        assert version is not None
+        assert version.seq == 2
+
+
+async def test_a_history_that_another_node_is_at_is_not_trimmed(postgres_url: str) -> None:
+    async with opened(postgres_url) as store, session(postgres_url) as other:
+        await store.append([entry("x", b"1")])
+        await store.checkpoint([Snapshot("x", seq=1, state=b"s", state_vector=b"v")])
+        transaction = other.transaction()
+        await transaction.start()
+        await other.execute("SELECT pg_advisory_xact_lock(hashtextextended('crdt_sync checkpoint', 1))")
+
+        during = await store.trim_history("x", upto=1)
+        left = len(await store.rows("x", first=1, last=1))
+        await transaction.rollback()
+
+        assert (during, left) == (False, 1)
+        assert await store.trim_history("x", upto=1)
+        assert await store.timeline("x") == []
+
+
+async def test_a_version_is_copied_while_appends_go_on(postgres_url: str) -> None:
+    async with opened(postgres_url) as store:
+        await store.append([entry("x", b"1")])
+        await store.checkpoint([Snapshot("x", seq=1, state=b"s", state_vector=b"v")])
+        async with session(postgres_url) as other:
+            await other.execute(
+                "CREATE FUNCTION slow() RETURNS trigger LANGUAGE plpgsql AS "
+                "$$ BEGIN PERFORM pg_advisory_xact_lock(42); RETURN NEW; END $$;"
+                "CREATE TRIGGER slow BEFORE INSERT ON crdt_sync.document_version FOR EACH ROW EXECUTE FUNCTION slow()"
+            )
+            await other.execute("SELECT pg_advisory_lock(42)")
+            taking = asyncio.create_task(store.take_version("x", at=NOW, kind="auto"))
+            await until_somebody_waits(other)
+
+            assert await store.append([entry("x", b"2")]) == [2]
+
+            assert not taking.done()
+            await other.execute("SELECT pg_advisory_unlock(42)")
+        version = await taking
+        assert version is not None
+        assert version.id == 1
+
+
+async def test_a_checkpoint_of_many_rows_folds_them_page_by_page(
+    postgres_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(postgres_history, "_FOLD_ROWS", 7)
+    names = [f"trip-{n}" for n in range(5)]
+    async with opened(postgres_url) as store:
+        await store.append([entry(name, *(b"%d" % n for n in range(10))) for name in names])
+
+        await store.checkpoint([Snapshot(name, seq=9, state=b"s", state_vector=b"v") for name in names])
+
+        for name in names:
+            assert [row.update for row in await store.rows(name, first=1, last=10)] == [b"%d" % n for n in range(10)]
+            assert (await store.load(name)).updates == (b"9",)
+
+
 async def test_an_append_that_waits_for_a_purge_makes_a_new_document(postgres_url: str) -> None:
     async with opened(postgres_url) as store, session(postgres_url) as other:
         await store.append([entry("x", b"1", b"2"), entry("y", b"1")])
@@ -255,6 +333,8 @@ async def test_no_row_outlives_its_document_however_purges_and_checkpoints_meet(
         for _ in range(12):
             with contextlib.suppress(StoreCorrupt):  # ahead of the log, once it was purged
                 await store.checkpoint([Snapshot(name, seq=1, state=b"s", state_vector=b"v") for name in names])
+            for name in names[::7]:
+                await store.take_version(name, at=NOW, kind="auto", label="kept")
 
     async def remove(store: Store, names: list[str]) -> None:
         for name in names:
@@ -275,7 +355,7 @@ async def test_no_row_outlives_its_document_however_purges_and_checkpoints_meet(
 
 async def test_a_snapshot_of_a_document_that_is_gone_is_not_written(postgres_url: str) -> None:
     async with opened(postgres_url), session(postgres_url) as connection:
-        assert await _write_snapshots(connection, {7: (1, b"v", b"w", b"s")}) == []
+        assert await _write_snapshots(connection, {7: (1, True, b"v", b"w", b"s")}) == []
 
     assert execute(postgres_url, LOST) == [(0, 0)]
 
@@ -319,24 +399,72 @@ async def test_a_newer_schema_is_refused_and_left_alone(postgres_url: str) -> No
         await open_store(postgres_url).open()
 
 
-async def test_a_database_of_the_first_release_is_brought_up_to_date(
-    postgres_url: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    with monkeypatch.context() as first_release:
-        first_release.setattr(postgres_schema, "MIGRATIONS", MIGRATIONS[:1])
-        async with opened(postgres_url) as old:
-            await old.append([entry("x", b"1", b"2")])
-            await old.checkpoint([Snapshot("x", seq=1, state=b"s", state_vector=b"v")])
+async def filled_by_release(url: str, schema: int) -> None:
+    """Make what a release with that schema left: `x`, of four updates and a snapshot of the first two."""
+    async with session(url) as old:
+        await old.execute(
+            "CREATE SCHEMA crdt_sync; CREATE TABLE crdt_sync.migration (version int, applied_at timestamptz)"
+        )
+        for version, script in enumerate(MIGRATIONS[:schema], start=1):
+            await old.execute(script)
+            await old.execute("INSERT INTO crdt_sync.migration VALUES ($1, now())", version)
+        await old.execute("INSERT INTO crdt_sync.document VALUES (DEFAULT, 'x', 4, now())")
+        await old.execute(WRITE_SNAPSHOT_OF_SCHEMA_2, 2)
+        await old.execute(
+            "INSERT INTO crdt_sync.document_update VALUES (1, 3, 'ann', now(), 'c'), (1, 4, NULL, now(), 'd')"
+        )
+
+
+# What releases with schema 2 say, but for the arrays.
+WRITE_SNAPSHOT_OF_SCHEMA_2: Final = """
+INSERT INTO crdt_sync.document_snapshot AS old (document_id, seq, taken_at, state_vector, waiting, state)
+VALUES (1, $1, now(), 'v', '\\xa5', '\\xa573')
+ON CONFLICT (document_id) DO UPDATE SET seq = excluded.seq, taken_at = excluded.taken_at,
+    state_vector = excluded.state_vector, waiting = excluded.waiting, state = excluded.state
+WHERE old.seq <= excluded.seq
+"""
+
+
+@pytest.mark.parametrize("found", [1, 2])
+async def test_a_database_of_an_older_release_is_brought_up_to_date(postgres_url: str, found: int) -> None:
+    await filled_by_release(postgres_url, found)
     before = await open_store(postgres_url).schema()
-    with pytest.raises(StoreUnusable, match="has schema 1, this version needs 2: run crdt-sync migrate"):
+    with pytest.raises(StoreUnusable, match=f"has schema {found}, this version needs 3: run crdt-sync migrate"):
         await open_store(postgres_url, migrate=False).open()
 
     async with opened(postgres_url) as a, opened(postgres_url) as b:
-        assert (before, await a.schema()) == (Schema(1, 2), Schema(2, 2))
-        assert await b.load("x") == Stored(2, Snapshot("x", seq=1, state=b"s", state_vector=b"v"), (b"2",))
+        assert (before, await a.schema()) == (Schema(found, 3), Schema(3, 3))
+        folded = Snapshot("x", seq=2, state=b"s", state_vector=b"v", whole=False)
+        assert await b.load("x") == Stored(4, folded, (b"c", b"d"))
         await a.quarantine("x", b"digest", at=NOW)
+        assert [(span.first_seq, span.last_seq) for span in await b.timeline("x")] == [(3, 4)]
+        taken = await a.take_version("x", at=NOW, kind="auto")
+        assert taken is not None
+        assert (taken.id, taken.seq, taken.whole) == (1, 2, False)
+        await b.checkpoint([Snapshot("x", seq=4, state=b"s", state_vector=b"v")])
+        assert [row.update for row in await a.rows("x", first=3, last=4)] == [b"c", b"d"]
+        with pytest.raises(HistoryTrimmed, match="begins at seq 3"):
+            await a.rows("x", first=2, last=4)
         assert await b.delete("x", at=NOW)
         assert await a.heads(["x"]) == {"x": None}
+
+
+async def test_a_snapshot_of_an_older_release_is_never_taken_for_a_whole_one(postgres_url: str) -> None:
+    async with opened(postgres_url) as store, session(postgres_url) as old:
+        await store.append([entry("x", b"1", b"2", b"3")])
+        await store.checkpoint([Snapshot("x", seq=2, state=b"s", state_vector=b"v")])
+        before = (await store.load("x")).snapshot
+
+        # A rolling upgrade: a node of the older release stores one over that of a newer.
+        await old.execute(WRITE_SNAPSHOT_OF_SCHEMA_2, 2)
+
+        after = (await store.load("x")).snapshot
+        assert before is not None
+        assert after is not None
+        assert (before.whole, after.whole) == (True, False)
+        taken = await store.take_version("x", at=NOW, kind="auto")
+        assert taken is not None
+        assert not taken.whole
 
 
 async def test_a_server_of_the_first_release_goes_on_beside_a_newer_schema(

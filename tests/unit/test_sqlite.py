@@ -15,6 +15,7 @@ import pytest
 
 from persistence import (
     Entry,
+    HistoryTrimmed,
     Schema,
     Snapshot,
     StoreCorrupt,
@@ -140,24 +141,34 @@ async def test_file_that_is_no_database_is_refused_and_left_as_it_is(path: Path)
     assert path.read_text() == "Dear diary, " * 1000
 
 
-async def test_database_of_the_first_release_is_brought_up_to_date(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    with monkeypatch.context() as first_release:
-        first_release.setattr(sqlite_file, "MIGRATIONS", MIGRATIONS[:1])
-        old = SqliteStore(path)
-        await old.open()
-        await old.append([entry("x", b"a", b"b")])
-        await old.checkpoint([Snapshot("x", seq=1, state=b"s", state_vector=b"v")])
-        await old.close()
+@pytest.mark.parametrize("found", [1, 2])
+async def test_database_of_an_older_release_is_brought_up_to_date(path: Path, found: int) -> None:
+    with closing(sqlite3.connect(path, isolation_level=None)) as old:
+        old.executescript(f"{' '.join(MIGRATIONS[:found])} PRAGMA user_version = {found};")
+        old.execute(f"PRAGMA application_id = {sqlite_file.APPLICATION_ID}")
+        old.execute("INSERT INTO document VALUES (7, 'x', 4, 0, NULL)")
+        old.execute("INSERT INTO document_snapshot VALUES (7, 2, 0, x'76', x'', x'73')")
+        old.execute("INSERT INTO document_update VALUES (7, 3, 'ann', 1, x'63'), (7, 4, NULL, 2, x'64')")
     before = await SqliteStore(path).schema()
-    with pytest.raises(StoreUnusable, match="has schema 1, this version needs 2: run crdt-sync migrate"):
+    with pytest.raises(StoreUnusable, match=f"has schema {found}, this version needs 3: run crdt-sync migrate"):
         await SqliteStore(path, migrate=False).open()
 
     store = SqliteStore(path)
     await store.open()
 
-    assert (before, await store.schema()) == (Schema(1, 2), Schema(2, 2))
-    assert await store.load("x") == Stored(2, Snapshot("x", seq=1, state=b"s", state_vector=b"v"), (b"b",))
+    assert (before, await store.schema()) == (Schema(found, 3), Schema(3, 3))
+    folded = Snapshot("x", seq=2, state=b"s", state_vector=b"v", whole=False)
+    assert await store.load("x") == Stored(4, folded, (b"c", b"d"))
     await store.quarantine("x", b"digest", at=NOW)
+    assert [(span.first_seq, span.last_seq) for span in await store.timeline("x")] == [(3, 4)]
+    assert await store.versioned() == []
+    taken = await store.take_version("x", at=NOW, kind="auto")
+    assert taken is not None
+    assert (taken.id, taken.seq, taken.whole) == (1, 2, False)
+    await store.checkpoint([Snapshot("x", seq=4, state=b"s", state_vector=b"v")])
+    assert [row.update for row in await store.rows("x", first=3, last=4)] == [b"c", b"d"]
+    with pytest.raises(HistoryTrimmed, match="begins at seq 3"):
+        await store.rows("x", first=2, last=4)
     assert await store.delete("x", at=NOW)
     await store.close()
 
@@ -166,12 +177,20 @@ async def test_purge_leaves_no_row_behind(store: SqliteStore, path: Path) -> Non
     await store.append([entry("x", b"a", b"b"), entry("y", b"a")])
     await store.checkpoint([Snapshot(name, seq=1, state=b"s", state_vector=b"v") for name in "xy"])
     await store.quarantine("x", b"digest", at=NOW)
+    await store.take_version("x", at=NOW, kind="auto")
     await store.delete("x", at=NOW)
 
     await store.purge("x")
 
-    tables = ("document", "document_update", "document_snapshot", "quarantined_update")
-    assert [execute(path, f"SELECT count(*) FROM {table}") for table in tables] == [[(1,)], [(0,)], [(1,)], [(0,)]]
+    counts = {
+        "document": 1,
+        "document_update": 0,
+        "document_snapshot": 1,
+        "document_history": 1,
+        "document_version": 0,
+        "quarantined_update": 0,
+    }
+    assert {table: execute(path, f"SELECT count(*) FROM {table}")[0][0] for table in counts} == counts
 
 
 async def test_missing_folder_is_named(tmp_path: Path) -> None:
@@ -233,9 +252,11 @@ asyncio.run(main())
     store = SqliteStore(path)
     await store.open()  # the dead server's lock is gone, too
     stored = await store.load("x")
+    past = await store.rows("x", first=1, last=stored.head_seq)
     await store.close()
 
     assert stored.head_seq in (returned, returned + 1)
+    assert [row.update for row in past] == [b"%d" % n for n in range(1, stored.head_seq + 1)]
     folded = int(stored.snapshot.state) if stored.snapshot else 0
     assert stored.updates == tuple(b"%d" % n for n in range(folded + 1, stored.head_seq + 1))
 
@@ -277,6 +298,33 @@ asyncio.run(main())
     output, _ = await asyncio.to_thread(process.communicate, timeout=60)
 
     assert output.splitlines() == ["OperationalError"] * 3 + ["(b'a',)", "[2, 3]", "[1, 1, 300000]"]
+
+
+async def test_full_disk_during_a_checkpoint_leaves_the_log_as_it_was(path: Path) -> None:
+    code = """
+async def main():
+    await store.open()
+    updates = [os.urandom(1000) for _ in range(300)]
+    await store.append([entry(*updates)])
+    snapshot = Snapshot("x", seq=300, state=b"s", state_vector=b"v")
+    room = os.stat(sys.argv[1] + "-wal").st_size + 100_000
+    resource.setrlimit(resource.RLIMIT_FSIZE, (room, resource.RLIM_INFINITY))
+    try:
+        await store.checkpoint([snapshot])
+    except StoreUnavailable as error:
+        print(type(error.__cause__).__name__)
+    print((await store.load("x")).updates == tuple(updates), len(await store.timeline("x")))
+    resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
+    await store.checkpoint([snapshot])
+    rows = await store.rows("x", first=1, last=300)
+    print((await store.load("x")).updates, [row.update for row in rows] == updates, len(await store.timeline("x")))
+    await store.close()
+asyncio.run(main())
+"""
+    process = script(code, path)
+    output, _ = await asyncio.to_thread(process.communicate, timeout=60)
+
+    assert output.splitlines() == ["OperationalError", "True 1", "() True 1"]
 
 
 async def test_snapshot_that_reads_back_different_changes_nothing(store: SqliteStore, path: Path) -> None:

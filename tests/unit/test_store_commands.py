@@ -167,7 +167,7 @@ def test_migrate_creates_the_schema_and_says_so(run: Run, url: str) -> None:
     assert (first.code, first.err) == (0, "")
     assert first.out.endswith(": schema 0 -> 2\n")
     assert (second.code, second.err) == (0, "")
-    assert second.out.endswith(": up to date (schema 2)\n")
+    assert second.out.endswith(": up to date (schema 3)\n")
 
 
 def test_migrate_is_for_those_whose_servers_may_not(run: Run, url: str, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -184,7 +184,7 @@ def test_migrate_check_says_what_is_to_be_done_and_changes_nothing(run: Run, url
     done = run("migrate", "--check", "--database", url)
 
     assert [one.code for one in pending] == [1, 1]
-    assert all("has schema 0, this version needs 2: run crdt-sync migrate\n" in one.err for one in pending)
+    assert all("has schema 0, this version needs 3: run crdt-sync migrate\n" in one.err for one in pending)
     assert left == []
     assert (done.code, done.err) == (0, "")
     assert "up to date" in done.out
