@@ -38,13 +38,17 @@ class Checkpoints:
         store: Where they go.
         box: Where it is noted of which room a state is being proved.
         turns: For proving small ones, shared with all other long work of the node.
+        keep_history: Whether the store keeps the updates that a snapshot has.
     """
 
-    def __init__(self, store: Store, box: BlackBox | None = None, turns: Turns | None = None) -> None:
+    def __init__(
+        self, store: Store, box: BlackBox | None = None, turns: Turns | None = None, *, keep_history: bool = True
+    ) -> None:
         self._store = store
         self._box = box
         self._turns = turns or Turns()
         self._prover: ProcessPoolExecutor | None = None
+        self._keep_history = keep_history
         self._failing = False
 
     async def write(self, rooms: Sequence[Room]) -> None:
@@ -77,12 +81,11 @@ class Checkpoints:
         """Store the batch and empty it, if the store takes it."""
         sound = [(room, capture) for room, capture in batch if await self._prove(room, capture.state)]
         try:
-            left: frozenset[str] = frozenset()
-            if sound:
-                for _, capture in sound:
-                    await capture.stored.wait()
-                # With seq 0, nothing in it has come before other nodes' updates that it lacks.
-                left = await self._store_all([(room, capture) for room, capture in sound if capture.seq])
+            for _, capture in sound:
+                await capture.stored.wait()
+            # With seq 0, nothing in it has come before other nodes' updates that it lacks.
+            stored = [(room, capture) for room, capture in sound if capture.seq]
+            left = await self._store_all(stored) if stored else frozenset()
         except StoreError as error:
             if not self._failing:
                 self._failing = True
@@ -93,13 +96,14 @@ class Checkpoints:
             self._failing = False
             log.warning("checkpoints_recovered")
         for room, capture in batch:
-            room.captured(written=capture.whole and room.name not in left)
+            room.captured(written=(room, capture) in stored and room.name not in left)
         batch.clear()
 
     async def _store_all(self, captures: list[tuple[Room, Capture]]) -> frozenset[str]:
         """Store snapshots; return the rooms for which another node is doing it."""
         try:
-            return await self._store.checkpoint([_snapshot(room, capture) for room, capture in captures])
+            snapshots = [_snapshot(room, capture) for room, capture in captures]
+            return await self._store.checkpoint(snapshots, keep_history=self._keep_history)
         except StoreCorrupt as error:
             # One document's trouble. The others' snapshots are stored without it.
             if len(captures) > 1:
@@ -158,6 +162,7 @@ def _snapshot(room: Room, capture: Capture) -> Snapshot:
         state=state.update,
         waiting=state.waiting,
         state_vector=state.state_vector,
+        whole=capture.whole,
     )
 
 

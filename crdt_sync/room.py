@@ -53,7 +53,7 @@ ANNOUNCE_INTERVAL_S = 1.0
 BEHIND_S = 0.5
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class Capture:
     """A document's state at one moment, on its way to becoming a snapshot."""
 
@@ -157,6 +157,10 @@ class Room:
         self.culprit: bytes | None = None
         """The update on which the document broke, if that is known."""
         self.others: Others = NoOthers()
+        self.snapshot_seq = 0
+        """What was last written as a snapshot has everything up to this seq; 0 if nothing was yet."""
+        self.snapshot_whole = False
+        """Whether it has nothing later."""
         self.content_bytes = 0
         """What the document occupies, about: its last state, and all that came since."""
         self.load: Load | None = None
@@ -558,9 +562,11 @@ class Room:
         self.others.when_stored(lambda: self._journal.when_stored(self._ticket, then))
 
     def captured(self, *, written: bool) -> None:
-        """The capture has become a snapshot, or won't."""
-        self._capture = None
-        self.dirty = self.dirty or not written
+        """The capture has become a snapshot, or won't; one that isn't whole is soon followed by another."""
+        capture, self._capture = self._capture, None
+        self.dirty = self.dirty or not written or capture is None or not capture.whole
+        if written and capture is not None:
+            self.snapshot_seq, self.snapshot_whole = capture.seq, capture.whole
 
     def tick(self, *, now: float) -> None:
         """Look after quiet and slow clients; call it about once a second."""

@@ -34,6 +34,7 @@ from .pacing import Turns, unhurried
 from .room import Room
 from .settings import Settings
 from .suspects import Suspects
+from .versions import Versioned, Versions
 
 log = logging.getLogger("crdt_sync.rooms")
 
@@ -64,6 +65,8 @@ class _Entry:
     idle_since: float
     checkpointed_at: float
     follower: Follower | None = None
+    versioned: Versioned | None = None
+    """Once it is loaded."""
     closed: asyncio.Event = field(default_factory=asyncio.Event)
 
     @property
@@ -121,7 +124,8 @@ class Rooms:
         self._journal = journal
         self._settings = settings
         self._turns = Turns()
-        self._checkpoints = Checkpoints(store, box, self._turns)
+        self._checkpoints = Checkpoints(store, box, self._turns, keep_history=settings.history_days > 0)
+        self._versions = Versions(store, settings)
         self._box = box
         self._suspects = Suspects(store, box)
         self._bus = bus
@@ -171,10 +175,15 @@ class Rooms:
             self._entries[name] = entry
         entry.holders += 1
         try:
-            yield await self._opened(name, entry)
+            room = await self._opened(name, entry)
+            if entry.versioned is None:
+                entry.versioned = self._versions.opened(room.known_seq, now=loop.time())
+            yield room
         finally:
             entry.holders -= 1
             entry.idle_since = loop.time()
+            if entry.versioned is not None and not entry.holders:
+                entry.versioned.left = True
 
     async def delete(self, name: str) -> bool:
         """Delete a document: its clients are closed, on all nodes, and its name stays taken.
@@ -209,6 +218,7 @@ class Rooms:
             group.create_task(self._tick_forever())
             group.create_task(self._checkpoint_forever())
             group.create_task(self._judge_suspects_forever())
+            group.create_task(self._versions.sweep_forever())
             if self._store.shared:
                 group.create_task(self._compare_with_store_forever())
             if self.nodes is not None:
@@ -231,6 +241,7 @@ class Rooms:
             async with asyncio.timeout(self._settings.shutdown_timeout_s):
                 await self._journal.flush()
                 await self._checkpoints.write([room for room in opened if room.wants_checkpoint])
+                await self._take_versions(leaving=True)
         except TimeoutError:
             pass
         finally:
@@ -429,7 +440,7 @@ class Rooms:
             if entry.follower is not None:
                 entry.follower.tick(now=now)
         idle = room.broken or now - entry.idle_since >= self._settings.room_idle_s
-        if idle and not entry.holders and entry.settled:
+        if idle and not entry.holders and entry.settled and not self._wants_version(entry, room):
             del self._entries[name]
             entry.close()
             if room.culprit is not None:
@@ -451,8 +462,27 @@ class Rooms:
                     due.append(room)
             try:
                 await self._checkpoints.write(due)
+                await self._take_versions()
             except Exception:
                 log.exception("checkpoints_failed", extra={"rooms": len(due)})
+
+    def _wants_version(self, entry: _Entry, room: Room) -> bool:
+        """Whether a room that everybody has left should have a version before it is unloaded."""
+        versioned = entry.versioned
+        return versioned is not None and not room.broken and self._versions.is_wanted(versioned, room.snapshot_seq)
+
+    async def _take_versions(self, *, leaving: bool = False) -> None:
+        """Take the versions that are due, or if this node takes its leave all that are new."""
+        async for name, entry in unhurried(list(self._entries.items())):
+            room, versioned = entry.room, entry.versioned
+            if room is None or versioned is None or room.broken:
+                continue
+            now = asyncio.get_running_loop().time()
+            versioned.left = versioned.left or leaving
+            seq = room.snapshot_seq
+            due = self._versions.is_due(versioned, seq, whole=room.snapshot_whole, now=now)
+            if due or (leaving and self._versions.is_wanted(versioned, seq)):
+                await self._versions.take(name, versioned, seq, now=now)
 
     async def _compare_with_store_forever(self) -> None:
         """Notice what was stored elsewhere without anything of it having reached this node, by whatever mishap."""

@@ -128,6 +128,26 @@ class Settings(BaseSettings):
     checkpoint_interval_s: float = Field(
         5.0, gt=0, description="A room that changes gets a compacted state this often."
     )
+    history_days: float = Field(
+        7.0,
+        ge=0,
+        le=3650,
+        description="How long each update is kept, so that a document can be read as of any moment. 0: not at all.",
+    )
+    version_interval_s: float = Field(
+        300.0,
+        ge=0,
+        description="A document that is being edited gets a version this often, and when its last client leaves. "
+        "0: only when somebody asks for one.",
+    )
+    versions_all_hours: float = Field(24.0, ge=0, description="How long all versions are kept.")
+    versions_hourly_days: float = Field(7.0, ge=0, description="How long one version an hour is kept.")
+    versions_daily_days: float = Field(
+        90.0, ge=0, description="How long one version a day is kept. Those with a label are kept for ever."
+    )
+    sweep_interval_s: float = Field(
+        3600.0, gt=0, description="How often versions and updates that aren't kept any longer are removed."
+    )
     room_idle_s: float = Field(
         30.0,
         ge=0,

@@ -11,16 +11,18 @@ PACKAGES = ("auth", "persistence", "crdt_sync")
 # A module imports only from rows above its own.
 ROWS: tuple[frozenset[str], ...] = (
     frozenset({"errors", "settings", "logs", "pacing"}),
-    frozenset({"lib0", "ranges", "crowd", "stores", "blackbox", "keys", "limits", "bus.__init__"}),
-    frozenset({"values", "structure", "javascript", "envelope", "load", "workers", "bus.memory", "bus.redis_url"}),
+    frozenset({"lib0", "ranges", "crowd", "stores", "blackbox", "keys", "limits", "retention", "bus.__init__"}),
+    frozenset(
+        {"values", "structure", "javascript", "envelope", "load", "versions", "workers", "bus.memory", "bus.redis_url"}
+    ),
     frozenset({"update", "standins", "nodes", "bus.redis_link"}),
     frozenset({"waiting", "tree", "pieces", "order", "bus.redis_notes", "bus.redis_state"}),
     frozenset({"native"}),
     frozenset(
         {"document", "content", "protocol", "awareness", "bus.redis_asker", "bus.redis_sender", "bus.redis_subscriber"}
     ),
-    frozenset({"session", "content_text", "revocations", "journal", "bus.redis_server"}),
-    frozenset({"connection", "bus.redis"}),
+    frozenset({"session", "content_text", "replay", "revocations", "journal", "bus.redis_server"}),
+    frozenset({"connection", "history", "bus.redis"}),
     frozenset({"room"}),
     frozenset({"checkpoints", "follow", "suspects", "sessions"}),
     frozenset({"rooms"}),

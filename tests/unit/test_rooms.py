@@ -292,7 +292,7 @@ async def test_a_room_is_not_unloaded_before_its_snapshot_is_written() -> None:
 @in_virtual_time
 async def test_somebody_who_comes_while_a_room_is_being_given_up_finds_everything() -> None:
     """Comes back at every possible moment around the unloading."""
-    async with running_node(room_idle_s=1, checkpoint_interval_s=1) as node:
+    async with running_node(room_idle_s=1, checkpoint_interval_s=1, version_interval_s=1) as node:
         expected = ""
         client, editor = await connected(node), Editor(1)
 
