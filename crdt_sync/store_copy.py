@@ -1,4 +1,5 @@
-"""Copying documents from one store to another, and making sure of each; and with them what must not come back.
+"""Copying documents from one store to another with all their past, and making sure of each; and with them what must not
+come back.
 
 Owns what counts as copied, as there already, and as a conflict. Leaves opening the stores, and telling anybody, to
 whoever calls.
@@ -26,8 +27,10 @@ class Copied:
     """By name, what is wrong with those that are damaged in the source, or became different in the target."""
     rows: int = 0
     """Updates in the logs of what was written."""
+    versions: int = 0
+    """Versions of what was written."""
     payload_bytes: int = 0
-    """Bytes of what was written: updates and snapshots, before the target compresses them."""
+    """Bytes of what was written: updates, snapshots and versions before the target compresses them, history after."""
     quarantined: int = 0
     """Quarantined updates of the source that the target knows now."""
     revocations: int = 0
@@ -72,10 +75,10 @@ async def copy_document(source: Store, target: Store, name: str, *, overwrite: b
 
 
 async def _copy_document(source: Store, target: Store, name: str, *, overwrite: bool, done: Copied) -> None:
-    export = await source.export(name, deleted=True)
+    export = await source.export(name, deleted=True, history=True)
     if export is None:
         return
-    there = await target.export(name, deleted=True)
+    there = await target.export(name, deleted=True, history=True)
     if there == export:
         done.already_there += 1
         return
@@ -85,7 +88,7 @@ async def _copy_document(source: Store, target: Store, name: str, *, overwrite: 
     if there is not None and there.deleted_at is not None and export.deleted_at is None:
         await target.undelete(name)
     await target.put(export, replace=there is not None)
-    if await target.export(name, deleted=True) != export:
+    if await target.export(name, deleted=True, history=True) != export:
         raise StoreCorrupt(
             f"{name!r} reads back different from {target.describe()}: don't use it there. Stop what else uses that "
             "database, or have its disk and memory checked; --overwrite writes the document once more"
@@ -93,10 +96,14 @@ async def _copy_document(source: Store, target: Store, name: str, *, overwrite: 
     done.documents += 1
     done.deleted += export.deleted_at is not None
     done.rows += len(export.rows)
+    done.versions += len(export.versions)
     done.payload_bytes += _payload_bytes(export)
 
 
 def _payload_bytes(export: Export) -> int:
-    snapshot = export.snapshot
-    parts = (snapshot.state, snapshot.state_vector, *snapshot.waiting) if snapshot else ()
-    return sum(map(len, parts)) + sum(len(row.update) for row in export.rows)
+    snapshots = [content.snapshot for content in export.versions]
+    if export.snapshot is not None:
+        snapshots.append(export.snapshot)
+    parts = [part for one in snapshots for part in (one.state, one.state_vector, *one.waiting)]
+    logs = [*(row.update for row in export.rows), *(chunk.blob for chunk in export.chunks)]
+    return sum(map(len, parts)) + sum(map(len, logs))

@@ -64,6 +64,9 @@ def totals_of(every: Sequence[DocumentStats], disk_bytes: int) -> dict[str, Any]
         "rows": sum(one.rows for one in every),
         "log_bytes": sum(one.log_bytes for one in every),
         "snapshot_bytes": sum(one.snapshot_bytes for one in every),
+        "history_bytes": sum(one.history_bytes for one in every),
+        "versions": sum(one.versions for one in every),
+        "version_bytes": sum(one.version_bytes for one in every),
         "disk_bytes": disk_bytes,
         "oldest_unfolded_at": min(moments, default=None),
     }
@@ -108,6 +111,8 @@ def copy_summary(done: Copied, elapsed_s: float) -> str:
     ]
     if done.deleted:
         lines.append(f"deleted        {done.deleted:,} of these, there as here")
+    if done.versions:
+        lines.append(f"versions       {done.versions:,}")
     lines.append(f"already there  {counted(done.already_there, 'document')}")
     if done.conflicts:
         lines.append(f"conflicts      {counted(len(done.conflicts), 'document')}, left alone")
@@ -132,6 +137,7 @@ def copy_json(done: Copied, elapsed_s: float, *, source: str, target: str) -> st
             "conflicts": done.conflicts,
             "failed": done.failed,
             "rows": done.rows,
+            "versions": done.versions,
             "bytes": done.payload_bytes,
             "quarantined": done.quarantined,
             "revocations": done.revocations,
@@ -162,7 +168,11 @@ def _table(documents: Sequence[DocumentStats], now: datetime) -> Table:
     table.add_column("document", overflow="fold", max_width=_NAME_COLUMNS_MAX)
     for header in ("seq", "rows", "log", "folded to", "snapshot", "unfolded for"):
         table.add_column(header, justify="right", no_wrap=True)
+    some_past = any(one.history_bytes or one.versions for one in documents)
     some_deleted = any(one.deleted_at for one in documents)
+    if some_past:
+        table.add_column("history", justify="right", no_wrap=True)
+        table.add_column("versions", justify="right", no_wrap=True)
     if some_deleted:
         table.add_column("deleted for", justify="right", no_wrap=True)
     for one in documents:
@@ -174,9 +184,17 @@ def _table(documents: Sequence[DocumentStats], now: datetime) -> Table:
             f"{one.snapshot_seq:,}" if one.snapshot_seq else "-",
             decimal(one.snapshot_bytes) if one.snapshot_seq else "-",
             age(one.oldest_unfolded_at, now) if one.oldest_unfolded_at else "-",
+            *(_past(one) if some_past else ()),
             *([age(one.deleted_at, now) if one.deleted_at else "-"] if some_deleted else []),
         )
     return table
+
+
+def _past(one: DocumentStats) -> tuple[str, str]:
+    return (
+        decimal(one.history_bytes) if one.history_bytes else "-",
+        f"{one.versions:,}: {decimal(one.version_bytes)}" if one.versions else "-",
+    )
 
 
 def _totals_lines(totals: dict[str, Any], now: datetime) -> Iterator[tuple[str, str]]:
@@ -186,6 +204,10 @@ def _totals_lines(totals: dict[str, Any], now: datetime) -> Iterator[tuple[str, 
         yield "deleted", f"{totals['deleted']:,} of these"
     yield "logs", f"{counted(totals['rows'], 'row')}, {decimal(totals['log_bytes'])}"
     yield "snapshots", decimal(totals["snapshot_bytes"])
+    if totals["history_bytes"]:
+        yield "history", decimal(totals["history_bytes"])
+    if totals["versions"]:
+        yield "versions", f"{totals['versions']:,}, {decimal(totals['version_bytes'])}"
     yield "on disk", decimal(totals["disk_bytes"])
     yield "oldest unfolded update", f"{age(oldest, now)} ago" if oldest else "none: snapshots have them all"
 
@@ -195,7 +217,7 @@ def _size_then_name(one: DocumentStats) -> tuple[int, str]:
 
 
 def _bytes_of(one: DocumentStats) -> int:
-    return one.log_bytes + one.snapshot_bytes
+    return one.log_bytes + one.snapshot_bytes + one.history_bytes + one.version_bytes
 
 
 def _dump(value: dict[str, Any]) -> str:

@@ -25,6 +25,7 @@ from crdt_sync import cli
 from crdt_sync.document import Document
 from crdt_sync.store_reports import age, printable
 from persistence import (
+    Chunk,
     Entry,
     Export,
     Quarantined,
@@ -33,6 +34,8 @@ from persistence import (
     Snapshot,
     Store,
     StoreUnavailable,
+    Version,
+    VersionContent,
     open_store,
 )
 from persistence.memory import MemoryStore
@@ -56,6 +59,20 @@ ZURICH = Export(
     9,
     Snapshot("旅行/Zürich 🧳 #%2F", seq=7, state=b"state" * 9_000, waiting=(b"w", b"", b"w2"), state_vector=b"v"),
     (Row(8, b"", None, NOW + timedelta(microseconds=1)), Row(9, b"\0\xff", "bøb 🧳", NOW)),
+)
+PAST = Export(
+    "past",
+    NOW,
+    2,
+    Snapshot("past", seq=2, state=b"s", state_vector=b"v", whole=False),
+    (),
+    chunks=(Chunk(1, 2, NOW, NOW, ("ann", None), 2, b"as it is."),),
+    versions=(
+        VersionContent(
+            Version(3, 1, NOW, "manual", "Zürich", "ann", users=("ann",), size_bytes=8, whole=True),
+            Snapshot("past", seq=1, state=b"s", waiting=(b"w",), state_vector=b"v"),
+        ),
+    ),
 )
 FOLDED = Export("folded", NOW, 2, Snapshot("folded", seq=2, state=b"s", state_vector=b"v"), ())
 TRIPS = (FOLDED, TRIP, ZURICH)
@@ -129,9 +146,10 @@ def fill(url: str, *exports: Export) -> None:
 
 
 def content(url: str) -> list[Export | None]:
+
     async def read(store: Store) -> list[Export | None]:
         heads = sorted([*await store.documents(), *await store.documents(deleted=True)])
-        return [await store.export(head.name, deleted=True) for head in heads]
+        return [await store.export(head.name, deleted=True, history=True) for head in heads]
 
     return with_store(url, read)
 
@@ -165,7 +183,7 @@ def test_migrate_creates_the_schema_and_says_so(run: Run, url: str) -> None:
     second = run("migrate", "--database", url)
 
     assert (first.code, first.err) == (0, "")
-    assert first.out.endswith(": schema 0 -> 2\n")
+    assert first.out.endswith(": schema 0 -> 3\n")
     assert (second.code, second.err) == (0, "")
     assert second.out.endswith(": up to date (schema 3)\n")
 
@@ -174,7 +192,7 @@ def test_migrate_is_for_those_whose_servers_may_not(run: Run, url: str, monkeypa
     monkeypatch.setenv("CRDT_SYNC_DATABASE_MIGRATE", "false")
     monkeypatch.setenv("CRDT_SYNC_DATABASE_URL", url)
 
-    assert run("migrate").out.endswith(": schema 0 -> 2\n")
+    assert run("migrate").out.endswith(": schema 0 -> 3\n")
 
 
 def test_migrate_check_says_what_is_to_be_done_and_changes_nothing(run: Run, url: str, tmp_path: Path) -> None:
@@ -197,7 +215,7 @@ def test_migrate_refuses_a_newer_schema(run: Run, url: str, options: tuple[str, 
     result = run("migrate", *options, "--database", url)
 
     assert (result.code, result.out) == (1, "")
-    assert "has schema 99, this version knows up to 2: run the newer crdt-sync again" in result.err
+    assert "has schema 99, this version knows up to 3: run the newer crdt-sync again" in result.err
 
 
 @pytest.mark.parametrize("options", [(), ("--check",)])
@@ -268,6 +286,9 @@ def test_stats_in_json_have_everything(run: Run, url: str) -> None:
         "snapshot_bytes": 0,
         "oldest_unfolded_at": "2026-05-04T03:02:01.123456+00:00",
         "deleted_at": None,
+        "history_bytes": 0,
+        "versions": 0,
+        "version_bytes": 0,
     }
     assert by_name["folded"]["oldest_unfolded_at"] is None
     totals = found["totals"]
@@ -292,6 +313,22 @@ def test_stats_say_what_is_deleted(run: Run, url: str) -> None:
     assert re.search(r"documents +2 *\n +deleted +1 of these *\n", table.out)
     assert [one["deleted_at"] for one in found["documents"]] == [None, "2026-05-04T03:02:01.123456+00:00"]
     assert (found["totals"]["documents"], found["totals"]["deleted"]) == (2, 1)
+
+
+def test_stats_show_what_the_past_occupies(run: Run, url: str) -> None:
+    fill(url, TRIP, PAST)
+
+    table = run("store", "stats", "--database", url)
+    found = json.loads(run("store", "stats", "--database", url, "--json").out)
+
+    header, trip, past = (line.rstrip() for line in table.out.splitlines()[:3])
+    assert header.split()[-2:] == ["history", "versions"]
+    assert past.split()[0] == "past"
+    assert past.split()[-5:] == ["9", "bytes", "1:", "8", "bytes"]
+    assert re.search(r"- +-$", trip)
+    assert re.search(r"history +9 bytes *\n +versions +1, 8 bytes *\n", table.out)
+    totals = found["totals"]
+    assert (totals["history_bytes"], totals["versions"], totals["version_bytes"]) == (9, 1, 8)
 
 
 def test_stats_of_one_document(run: Run, sqlite_url: str) -> None:
@@ -382,14 +419,30 @@ def test_copy_to_postgresql_and_back_keeps_everything(
     run: Run, sqlite_url: str, postgres_url: str, tmp_path: Path
 ) -> None:
     back_url = f"sqlite:///{tmp_path}/back.db"
-    fill(sqlite_url, *TRIPS)
+    everything = [FOLDED, PAST, TRIP, ZURICH]
+    fill(sqlite_url, *everything)
 
     there = run("store", "copy", sqlite_url, postgres_url)
     back = run("store", "copy", postgres_url, back_url)
 
     assert [(one.code, one.err) for one in (there, back)] == [(0, ""), (0, "")]
-    assert there.out.startswith("copied         3 documents: 5 updates and all snapshots, ")
-    assert content(sqlite_url) == content(postgres_url) == content(back_url) == list(TRIPS)
+    assert there.out.startswith("copied         4 documents: 5 updates and all snapshots, ")
+    assert "\nversions       1\n" in there.out
+    assert content(sqlite_url) == content(postgres_url) == content(back_url) == everything
+
+
+@pytest.mark.parametrize("past", [replace(PAST, versions=()), replace(PAST, chunks=())], ids=["versions", "history"])
+def test_copy_takes_another_past_for_another_content(run: Run, sqlite_url: str, tmp_path: Path, past: Export) -> None:
+    target_url = f"sqlite:///{tmp_path}/target.db"
+    fill(sqlite_url, PAST)
+    fill(target_url, past)
+
+    careful = run("store", "copy", sqlite_url, target_url)
+    left_alone = content(target_url)
+    run("store", "copy", sqlite_url, target_url, "--overwrite")
+
+    assert (careful.code, left_alone) == (1, [past])
+    assert content(target_url) == [PAST]
 
 
 def test_copied_documents_go_on_from_their_last_update(run: Run, sqlite_url: str, postgres_url: str) -> None:
