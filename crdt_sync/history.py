@@ -5,7 +5,7 @@ at all if the log is kept from its beginning, and the rows that follow. Where th
 version has to do, and says so.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 
 from persistence import HistoryTrimmed, Row, Snapshot, Span, Store, Version
@@ -79,13 +79,16 @@ class History:
             NoSuchPast: Nothing is kept from so long ago.
             StoreError: It can't be read.
         """
-        await self._head_seq(document)
+        head_seq = await self._head_seq(document)
         spans = await self._store.timeline(document)
         seq = await self._seq_at(document, moment, spans)
         if seq is not None:
             return await self._read(document, seq, spans)
         earlier = [one for one in await self._store.versions(document) if one.taken_at <= moment]
-        return await self._nearest(document, earlier, f"{moment.isoformat(timespec='seconds')}")
+        past = await self._nearest(document, earlier, moment.isoformat(timespec="seconds"))
+        # If the update after it is the first that is kept, that came after the moment.
+        is_last = past.seq + 1 == (spans[0].first_seq if spans else head_seq + 1)
+        return replace(past, exact=is_last and past.version is not None and past.version.whole)
 
     async def rows(self, document: str, *, after: int, upto: int) -> list[Row]:
         """The updates after a seq up to another, as far as they are kept: the last of them, without gaps.

@@ -103,11 +103,11 @@ CONTROL = 600
 async def test_fuzzed_frames_are_refused_or_harmless_and_nobody_else_notices(
     count: int, tmp_path: Path, yjs: Yjs
 ) -> None:
-    await fuzz(range(count // PER_ROOM), tmp_path, yjs)
+    assert await fuzz(range(count // PER_ROOM), tmp_path, yjs) == []
 
 
-async def fuzz(seeds: range, folder: Path, yjs: Yjs) -> None:
-    """Attack a room for each seed, four at a time."""
+async def fuzz(seeds: range, folder: Path, yjs: Yjs) -> list[str]:
+    """Attack a room for each seed, four at a time; returns what held up the server's event loop."""
     env = {
         "CRDT_SYNC_LOG_LEVEL": "ERROR",
         "CRDT_SYNC_ROOM_IDLE_S": "1",
@@ -125,7 +125,6 @@ async def fuzz(seeds: range, folder: Path, yjs: Yjs) -> None:
         # Whoever has the room open is shown only what real Yjs, and every browser, can read.
         await server.restart()
         assert server.errors() == []
-        assert server.stalls() == []
         # What others wait for is somebody else's turn of the loop, if the machine has time for all.
         assert server.longest_turns_ms() <= 20
         for seed, (_taken, updates, states) in zip(seeds, outcomes, strict=True):
@@ -141,6 +140,7 @@ async def fuzz(seeds: range, folder: Path, yjs: Yjs) -> None:
     during = [took for sent, took in probed if sent >= begun]
     # On a busy machine, a server that works has to wait for its own turn too, which is not what this is about.
     assert percentile(during, 0.99) < 2 * percentile(before, 0.99) + 0.1
+    return server.stalls()
 
 
 async def four_at_a_time(work: Callable[[int], Awaitable[T]], seeds: range) -> list[T]:
@@ -255,16 +255,25 @@ async def outcome_of(client: RawClient, timeout_s: float = 20) -> int | str:
     return client.closed.code
 
 
-def main(hours: float, start: int = 1_000_000) -> None:
-    """Fuzz rooms by the hundred, with a server and a folder of their own, until the time is up."""
+def main(hours: float, start: int = 1_000_000) -> int:
+    """Fuzz rooms by the hundred, with a server and a folder of their own, until the time is up.
+
+    Returns:
+        1 if anything held up an event loop. Anything else that is wrong ends it.
+    """
     ends = time.monotonic() + hours * 3600
+    stalls = 0
     for first in itertools.count(start, 100):
         with tempfile.TemporaryDirectory() as folder, Yjs() as yjs:
-            asyncio.run(fuzz(range(first, first + 100), Path(folder), yjs))
-        print(f"{(first - start + 100) * PER_ROOM} frames", flush=True)
+            found = asyncio.run(fuzz(range(first, first + 100), Path(folder), yjs))
+        stalls += len(found)
+        print(f"{(first - start + 100) * PER_ROOM} frames, {stalls} stalls", flush=True)
+        for stall in found:
+            print(f"  seeds {first} to {first + 99}: {stall}", flush=True)
         if time.monotonic() > ends:
-            return
+            return int(stalls > 0)
+    raise AssertionError("counted to infinity")
 
 
 if __name__ == "__main__":
-    main(float(sys.argv[1]), *map(int, sys.argv[2:]))
+    sys.exit(main(float(sys.argv[1]), *map(int, sys.argv[2:])))
