@@ -25,9 +25,14 @@ _RAW: Final = b"\xa5"
 _ZSTD: Final = b"\x5a"
 
 
-def pack(data: bytes) -> bytes:
-    """Compress if that pays. The GIL is free meanwhile: large ones belong in a thread."""
-    if len(data) >= PACK_BYTES_MIN:
+def pack(data: bytes, *, bytes_min: int = PACK_BYTES_MIN) -> bytes:
+    """Compress if that pays. The GIL is free meanwhile: large ones belong in a thread.
+
+    Args:
+        data: What to pack.
+        bytes_min: Smaller ones are left as they are.
+    """
+    if len(data) >= bytes_min:
         packed = zstandard.ZstdCompressor(level=_LEVEL, write_checksum=True).compress(data)
         if len(packed) < len(data):
             return _ZSTD + packed

@@ -8,10 +8,11 @@ import json
 import sqlite3
 from collections.abc import Iterable, Iterator, Sequence
 from datetime import datetime
+from operator import itemgetter
 from typing import Final, cast
 
 from persistence.blobs import digest_of, pack, pack_snapshot, unpack_version
-from persistence.chunks import pack_rows, refuse_trimmed, rows_between, sorted_users
+from persistence.chunks import NumberedRow, pack_numbered, refuse_trimmed, rows_between, sorted_users
 from persistence.moments import micros, moment
 from persistence.store import Row, VersionContent
 from persistence.versions import VERSION_USERS_MAX, Chunk, Span, Version, VersionKind
@@ -34,7 +35,7 @@ _VERSION: Final = " || ':' || ".join(
 
 def fold_rows(connection: sqlite3.Connection, document_id: int, *, first: int, last: int) -> None:
     """Move rows of the log into the history."""
-    for chunk in pack_rows(_read_log(connection, document_id, first=first, last=last)):
+    for chunk in pack_numbered(_read_log(connection, document_id, first=first, last=last)):
         write_chunk(connection, document_id, chunk)
 
 
@@ -89,7 +90,8 @@ def read_rows(connection: sqlite3.Connection, document: str, *, first: int, last
     ).fetchone()
     refuse_trimmed(document, first, folded_seq + 1 if kept_from is None else kept_from)
     chunks = read_chunks(connection, document_id, first=first, last=min(last, folded_seq))
-    rows = _read_log(connection, document_id, first=max(first, folded_seq + 1), last=last)
+    live = _read_log(connection, document_id, first=max(first, folded_seq + 1), last=last)
+    rows = [Row(seq, update, user_id, moment(at)) for seq, update, user_id, at in live]
     return rows_between(document, chunks, rows, first=first, last=last)
 
 
@@ -223,25 +225,25 @@ def _find(connection: sqlite3.Connection, document: str) -> tuple[int, int, int]
     return found
 
 
-def _read_log(connection: sqlite3.Connection, document_id: int, *, first: int, last: int) -> list[Row]:
-    rows: list[Row] = []
+def _read_log(connection: sqlite3.Connection, document_id: int, *, first: int, last: int) -> list[NumberedRow]:
+    rows: list[NumberedRow] = []
     for start in range(first, last + 1, _PAGE_ROWS):
         page = (document_id, start, min(start + _PAGE_ROWS - 1, last), _PAGE_UPDATE_BYTES_MAX)
         where = 'FROM document_update WHERE document_id = ? AND seq BETWEEN ? AND ? AND length("update")'
-        (text,) = connection.execute(
-            f"SELECT group_concat(seq || ':' || accepted_at || ':' || {_HEX.format('user_id')} || ':' || hex(\"update\")) "
-            f"{where} <= ?",
-            page,
-        ).fetchone()
-        found = [
-            Row(int(seq), bytes.fromhex(update), _text_of(user), moment(int(at)))
-            for seq, at, user, update in map(_fields, _split(text))
-        ]
-        for seq, update, user_id, at in connection.execute(
-            f'SELECT seq, "update", user_id, accepted_at {where} > ?', page
-        ):
-            found.append(Row(seq, update, user_id, moment(at)))
-        rows += sorted(found)
+        # A text for each column: taking rows apart would take several times as long.
+        seqs, updates, users, times = map(
+            _split,
+            connection.execute(
+                f'SELECT group_concat(seq), group_concat(hex("update")), group_concat({_HEX.format("user_id")}), '
+                f"group_concat(accepted_at) {where} <= ?",
+                page,
+            ).fetchone(),
+        )
+        names = {user: _text_of(user) for user in set(users)}
+        authors = map(names.__getitem__, users)
+        found = list(zip(map(int, seqs), map(bytes.fromhex, updates), authors, map(int, times), strict=True))
+        found += connection.execute(f'SELECT seq, "update", user_id, accepted_at {where} > ?', page)
+        rows += sorted(found, key=itemgetter(0))
     return rows
 
 
@@ -341,5 +343,5 @@ def _fields(text: str) -> list[str]:
 
 
 def _split(text: str | None) -> list[str]:
-    """What `group_concat` joined."""
-    return text.split(",") if text else []
+    """What `group_concat` joined, which is None if there was nothing."""
+    return [] if text is None else text.split(",")
