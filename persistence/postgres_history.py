@@ -8,6 +8,7 @@ import asyncio
 import json
 from collections.abc import Iterable, Iterator, Sequence
 from datetime import datetime
+from functools import lru_cache
 from operator import itemgetter
 from typing import Any, Final
 
@@ -188,7 +189,8 @@ async def read_timeline(link: Link, document: str) -> list[Span]:
                 f"SELECT {_SPAN} FROM crdt_sync.document_history WHERE document_id = $1 ORDER BY first_seq", found["id"]
             )
             live = await connection.fetchrow(_LIVE_SPAN, found["id"], found["folded_seq"])
-    spans = [Span(*_span(record)) for record in chunks]
+    # A week of a busy document has 20,000 chunks.
+    spans = await asyncio.to_thread(lambda: [Span(*_span(record)) for record in chunks])
     if live is not None and live[0] is not None:
         first, last, from_at, until_at, users, log_bytes = live
         spans.append(Span(first, last, from_at, until_at, sorted_users(users), log_bytes))
@@ -376,7 +378,13 @@ def _columns(rows: Sequence[tuple[Any, ...]], width: int) -> list[list[Any]]:
 
 def _span(record: Any) -> tuple[int, int, datetime, datetime, tuple[str | None, ...], int]:
     first_seq, last_seq, from_at, until_at, users, log_bytes = tuple(record)[:6]
-    return first_seq, last_seq, from_at, until_at, tuple(json.loads(users)), log_bytes
+    return first_seq, last_seq, from_at, until_at, _users(users), log_bytes
+
+
+# The same few write most chunks of a document.
+@lru_cache(maxsize=256)
+def _users(text: str) -> tuple[str | None, ...]:
+    return tuple(json.loads(text))
 
 
 def _version(record: Any) -> Version:

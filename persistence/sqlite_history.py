@@ -8,6 +8,7 @@ import json
 import sqlite3
 from collections.abc import Iterable, Iterator, Sequence
 from datetime import datetime
+from functools import lru_cache
 from operator import itemgetter
 from typing import Final, cast
 
@@ -329,6 +330,8 @@ def _span_fields(text: str) -> tuple[int, int, datetime, datetime, tuple[str | N
     return int(first_seq), int(last_seq), moment(int(from_at)), moment(int(until_at)), _users(users), int(log_bytes)
 
 
+# The same few write most chunks of a document.
+@lru_cache(maxsize=256)
 def _users(text: str) -> tuple[str | None, ...]:
     return tuple(json.loads(bytes.fromhex(text)))
 
