@@ -198,3 +198,10 @@ class ContentTooCostly(SyncError):
 
     status = 422
     reason = "document too tangled to show"
+
+
+class InvalidTripEdit(SyncError):
+    """What should be written doesn't fit the trip document, or there is no such item. Nothing was changed."""
+
+    status = 422
+    reason = "invalid trip edit"

@@ -1,6 +1,7 @@
 // How to edit and read a document with Yjs 13 and with Yjs 14, in one vocabulary.
 //
-// A document has four roots: text, array, map and xml. An edit is {on: root, path: [key or index, ...], do, args};
+// A document has four roots: text, array, map and xml; others are called by their kind and name, as `array:itinerary`.
+// An edit is {on: root, path: [key or index, ...], do, args};
 // positions are UTF-16 units. Values may hold types: {$map: {...}}, {$array: [...]}, {$text: 'abc'},
 // {$element: name, attributes: {...}, children: [...]}, {$xmlText: 'abc'}.
 //
@@ -26,6 +27,7 @@ const v13 = {
   roots: doc => ({
     text: doc.getText('text'), array: doc.getArray('array'), map: doc.getMap('map'), xml: doc.getXmlFragment('xml')
   }),
+  root: (doc, kind, name) => doc[{ text: 'getText', array: 'getArray', map: 'getMap', xml: 'getXmlFragment' }[kind]](name),
 
   build (value) {
     if (!plain(value)) return value
@@ -86,6 +88,7 @@ const v14Xml = value => {
 const v14 = {
   Y: Y14,
   roots: doc => object(['text', 'array', 'map', 'xml'].map(name => [name, doc.get(name)])),
+  root: (doc, kind, name) => doc.get(name),
 
   build (value) {
     if (!plain(value)) return value
@@ -121,7 +124,9 @@ const v14 = {
   }
 }
 
-const at = (dialect, doc, { on, path = [] }) => path.reduce((type, key) => dialect.step(type, key), dialect.roots(doc)[on])
+const root = (dialect, doc, name) => name.includes(':') ? dialect.root(doc, ...name.split(':')) : dialect.roots(doc)[name]
+
+const at = (dialect, doc, { on, path = [] }) => path.reduce((type, key) => dialect.step(type, key), root(dialect, doc, on))
 
 /** Make all edits in one transaction. */
 export const edit = (dialect, doc, edits) => doc.transact(() => {
@@ -131,11 +136,11 @@ export const edit = (dialect, doc, edits) => doc.transact(() => {
   }
 })
 
-/** The content of some of: text, delta, array, map, xml. */
-export const content = (dialect, doc, parts) => {
-  const roots = dialect.roots(doc)
-  return object(parts.map(part => [part, dialect.read[part](roots[part === 'delta' ? 'text' : part])]))
-}
+/** The content of some of: text, delta, array, map, xml; `delta:notes` is the delta of the text `notes`. */
+export const content = (dialect, doc, parts) => object(parts.map(part => {
+  const [form] = part.split(':')
+  return [part, dialect.read[form](root(dialect, doc, part.replace(/^delta/, 'text')))]
+}))
 
 /** Replace text as one trace transaction says, in one Yjs transaction; `clamp` fits positions to a text that differs. */
 export const patch = (dialect, doc, patches, clamp) => doc.transact(() => {

@@ -309,8 +309,8 @@ class NodeClient:
 
         Args:
             timeout_s: How long at most.
-            **until: Of the document `text`, `delta`, `array`, `map`, `xml` (equal), `text_length`, `covers` (a state
-                vector); of the connection `synced`, `connected` (bool), `opened`, `closes`, `refusals` (at least so
+            **until: Of the document `text`, `delta`, `array`, `map`, `xml`, of other roots `array:name` and so on
+                (equal), `text_length`, `covers` (a state vector); of the connection `synced`, `connected` (bool), `opened`, `closes`, `refusals` (at least so
                 many); of awareness `present`, `absent` (client ids), `states` (client id to state, at least these).
 
         Returns:
@@ -319,7 +319,7 @@ class NodeClient:
         Raises:
             ClientFailed: It didn't come true; the text says what was seen last.
         """
-        content = {name: until.pop(name) for name in _CONTENT & until.keys()}
+        content = {name: until.pop(name) for name in list(until) if name.partition(":")[0] in _CONTENT}
         conditions = {_CAMEL.get(name, name): wanted for name, wanted in until.items()}
         if content:
             conditions["content"] = content

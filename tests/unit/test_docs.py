@@ -36,6 +36,7 @@ def test_closing_codes_page_lists_every_reason_with_its_code() -> None:
         ("1013", "try again later"),
         ("1013", "room unavailable"),
         ("1011", "document too tangled to show"),
+        ("1011", "invalid trip edit"),
         ("1013", "too many connections"),
     }
     # One is the WebSocket library's, one a credential's reason, one an admin's.
