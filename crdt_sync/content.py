@@ -52,7 +52,8 @@ class Kind(Enum):
     """A root without anything in its sequence: text, array or XML, nobody can say."""
 
 
-_KINDS = (Kind.ARRAY, Kind.MAP, Kind.TEXT, Kind.XML_ELEMENT, Kind.XML_FRAGMENT, Kind.XML_HOOK, Kind.XML_TEXT)
+KINDS = (Kind.ARRAY, Kind.MAP, Kind.TEXT, Kind.XML_ELEMENT, Kind.XML_FRAGMENT, Kind.XML_HOOK, Kind.XML_TEXT)
+"""By type reference."""
 _XML = (Kind.XML_ELEMENT, Kind.XML_FRAGMENT, Kind.XML_TEXT)
 TEXTS = (Kind.TEXT, Kind.XML_TEXT)
 MAPS = (Kind.MAP, Kind.XML_HOOK)
@@ -132,7 +133,7 @@ def read_content(update: bytes) -> Content:
         MalformedUpdate: Not an update, or one that builds on others.
         ContentTooCostly: Made up so that showing it takes forever, or gigabytes.
     """
-    reader = _Reader()
+    reader = Reader()
     return Content({name: reader.root(type_) for name, type_ in sorted(read_roots(update).items())})
 
 
@@ -140,22 +141,30 @@ def read_content(update: bytes) -> Content:
 # Types to nodes.
 
 
-class _Reader:
+class Reader:
+    """Makes nodes of the types of one document."""
+
     def __init__(self) -> None:
         self._attributes_size = 0
         self._unread: list[tuple[Type, Node]] = []
 
     def root(self, type_: Type) -> Node:
-        node = Node(_kind_of_root(type_))
+        """Read a root type."""
+        return self._read(type_, kind_of_root(type_))
+
+    def nested(self, type_: Type) -> Node:
+        """Read a type that is in another one."""
+        return self._read(type_, KINDS[type_.kind])
+
+    def _read(self, type_: Type, kind: Kind) -> Node:
+        node = Node(kind, type_.name)
         self._unread.append((type_, node))
         while self._unread:
             self._fill(*self._unread.pop())
         return node
 
     def _fill(self, type_: Type, node: Node) -> None:
-        # Yjs has no way to put keys into these, or to see them; what is put into roots might be a map besides.
-        keyless = node.kind in (Kind.ARRAY, Kind.XML_FRAGMENT) and type_.kind != NONE
-        for key, item in () if keyless else type_.entries():
+        for key, item in () if is_keyless(type_) else type_.entries():
             values = self._values(item)
             node.entries[key] = values[-1] if values else UNDEFINED
         if node.kind in TEXTS:
@@ -167,20 +176,14 @@ class _Reader:
     def _values(self, item: Item) -> list[Any]:
         if item.ref == TYPE:
             type_: Type = item.content
-            node = Node(_KINDS[type_.kind], type_.name)
+            node = Node(KINDS[type_.kind], type_.name)
             self._unread.append((type_, node))
             return [node]
-        if item.ref == STRING:
-            # Nothing but text puts strings, but Yjs has an answer: one value for each UTF-16 unit.
-            return list(utf16_units(item.content))
-        if item.ref == FORMAT:
-            return []
-        values: list[Any] = item.content
-        return values
+        return values_of(item)
 
     def _fill_runs(self, type_: Type, node: Node) -> None:
         runs = node.runs
-        current = _Attributes(member_size=_MEMBER_SIZE if node.kind is Kind.XML_TEXT else 1)
+        current = Attributes(member_size=_MEMBER_SIZE if node.kind is Kind.XML_TEXT else 1)
         of_run = current.copy()
         parts: list[str] = []
         changed = False
@@ -208,13 +211,13 @@ class _Reader:
                 runs.append(Run(self._values(item)[0], current.sorted(), True))
         end_run()
 
-    def _count(self, attributes: "_Attributes") -> None:
+    def _count(self, attributes: "Attributes") -> None:
         self._attributes_size += attributes.size
         if self._attributes_size > ATTRIBUTES_MAX:
             raise ContentTooCostly(f"the attributes of all runs of text take more than {ATTRIBUTES_MAX} bytes")
 
 
-class _Attributes:
+class Attributes:
     """What text is formatted with at some place."""
 
     def __init__(self, member_size: int) -> None:
@@ -239,8 +242,8 @@ class _Attributes:
         member_size = self._member_size if isinstance(self._values[key], str | list) else 1
         return _ATTRIBUTE_SIZE + len(key) + len(self.texts[key]) * member_size
 
-    def copy(self) -> "_Attributes":
-        other = _Attributes(self._member_size)
+    def copy(self) -> "Attributes":
+        other = Attributes(self._member_size)
         other.texts, other._values, other.size = self.texts.copy(), self._values.copy(), self.size
         return other
 
@@ -248,8 +251,27 @@ class _Attributes:
         return dict(sorted(self._values.items()))
 
 
-def _kind_of_root(type_: Type) -> Kind:
-    found = {_KINDS[item.content.kind] if item.ref == TYPE else item.ref for item in type_.sequence.visible()}
+def values_of(item: Item) -> list[Any]:
+    """What an item that isn't deleted puts into an array, or under a key; of a type its `Type`."""
+    if item.ref == TYPE:
+        return [item.content]
+    if item.ref == STRING:
+        # Nothing but text puts strings, but Yjs has an answer: one value for each UTF-16 unit.
+        return list(utf16_units(item.content))
+    if item.ref == FORMAT:
+        return []
+    values: list[Any] = item.content
+    return values
+
+
+def is_keyless(type_: Type) -> bool:
+    """Whether keys of it don't show: Yjs has no way to put any there. What is put into roots might be a map besides."""
+    return type_.kind != NONE and KINDS[type_.kind] in (Kind.ARRAY, Kind.XML_FRAGMENT)
+
+
+def kind_of_root(type_: Type) -> Kind:
+    """What a root is, going by what it holds."""
+    found = {KINDS[item.content.kind] if item.ref == TYPE else item.ref for item in type_.sequence.visible()}
     if found & {STRING, FORMAT, EMBED}:
         return Kind.TEXT
     if found & {ANY, BINARY, JSON, DOC}:

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from itertools import groupby
 from operator import itemgetter
 from typing import Any
@@ -109,14 +110,25 @@ class Item:
         self.next: Item | None = None
 
 
-def read_roots(data: bytes) -> dict[str, Type]:
+@dataclass(frozen=True, slots=True)
+class Integrated:
+    """A document's items, integrated."""
+
+    roots: dict[str, Type]
+    """The root types by name, those included that hold nothing any more."""
+    ends: dict[int, int]
+    """Client to the clock just after its last item: the state vector."""
+
+    def has(self, client: int, clock: int) -> bool:
+        """Whether it was ever told of this unit, deleted or not."""
+        return clock < self.ends.get(client, 0)
+
+
+def read_document(data: bytes) -> Integrated:
     """Integrate a complete document.
 
     Args:
         data: One update, which builds on nothing else.
-
-    Returns:
-        The root types by name, those included that hold nothing any more.
 
     Raises:
         MalformedUpdate: Not well-formed, or not complete.
@@ -125,7 +137,12 @@ def read_roots(data: bytes) -> dict[str, Type]:
     update = read_update(data, bounded=False)
     if any(update.needs.values()):
         raise MalformedUpdate("an update that builds on others shows nothing by itself")
-    return _Integration(data, update).run()
+    return Integrated(_Integration(data, update).run(), update.ends)
+
+
+def read_roots(data: bytes) -> dict[str, Type]:
+    """The root types of a complete document; see `read_document`."""
+    return read_document(data).roots
 
 
 class _Client:
