@@ -207,13 +207,13 @@ def _read_keystroke(data: bytes) -> Update | None:
             pairs[client] = lows
     if origin_raw is not None:
         origin = _number(origin_raw)
-        structs: Structs = {client: [(clock, STRING, client, origin, NONE, NONE, None, match.start(3) - 1)]}
+        structs: Structs = {client: [(clock, STRING, client, origin, NONE, NONE, None, match.end(2))]}
     else:
         origin = _number(left_raw)
         right = _number(right_raw)
         if right >= clock:
             return None
-        structs = {client: [(clock, STRING, client, origin, client, right, None, match.start(4) - 1)]}
+        structs = {client: [(clock, STRING, client, origin, client, right, None, match.end(2))]}
     if origin >= clock:
         return None
     return Update({client: clock + length}, {client: clock}, {}, pairs, False, structs)

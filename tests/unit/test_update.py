@@ -86,6 +86,13 @@ def test_keystroke_with_an_emoji_knows_its_pair() -> None:
     assert boundaries(data) == [(9, 4)]
 
 
+@pytest.mark.parametrize("origins", [(132, ref(300, 3)), (196, ref(300, 3) + ref(300, 6))])
+def test_keystroke_begins_where_its_bytes_do(origins: tuple[int, bytes]) -> None:
+    data = update(block(300, 8, item(*origins, X)))
+
+    assert data[read(data).structs[300][0][7] :] == item(*origins, X) + b"\0"
+
+
 def test_delete_of_one_range() -> None:
     data = update(deletes=deletes((300, [(5, 3)])))
 
