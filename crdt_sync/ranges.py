@@ -70,6 +70,18 @@ class Ranges:
         index = bisect_right(self._starts, start) - 1
         return index >= 0 and self._ends[index] >= end
 
+    def gaps(self, start: int, end: int) -> Iterator[tuple[int, int]]:
+        """The ranges of `start <= n < end` that are not in the set."""
+        index = bisect_right(self._ends, start)
+        while start < end:
+            if index == len(self._starts) or self._starts[index] >= end:
+                yield start, end
+                return
+            if start < self._starts[index]:
+                yield start, self._starts[index]
+            start = self._ends[index]
+            index += 1
+
     def packed(self) -> bytes:
         """The same bytes for equal sets."""
         return self._starts.tobytes() + self._ends.tobytes()

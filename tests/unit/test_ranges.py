@@ -47,6 +47,9 @@ def test_it_covers_what_a_set_of_its_numbers_holds(added: list[tuple[int, int]],
 
     assert ranges.covers(start, start + length) == (numbers >= set(range(start, start + length)))
     assert {n for first, end in ranges for n in range(first, end)} == numbers
+    assert [n for gap in ranges.gaps(start, start + length) for n in range(*gap)] == [
+        n for n in range(start, start + length) if n not in numbers
+    ]
     gaps = [(end, following) for (_, end), (following, _) in zip(list(ranges), list(ranges)[1:], strict=False)]
     assert all(end < following for end, following in gaps), "ascending, not touching"
 
