@@ -64,6 +64,13 @@ class Line:
         """Those that aren't deleted."""
         return (item for item in self if not item.deleted)
 
+    def last(self) -> Item | None:
+        """The one that decides, if these are the values of a key; maybe it is deleted."""
+        last = None
+        for last in self:  # noqa: B007
+            pass
+        return last
+
 
 class Type:
     """A shared type, root or not: its kind, and what is in it."""
@@ -84,20 +91,20 @@ class Type:
     def entries(self) -> Iterator[tuple[str, Item]]:
         """Keys with their values: the last one of each, unless that is deleted."""
         for key, line in sorted(self.keys.items()):
-            for item in line:
-                last = item
-            if line.first is not None and not last.deleted:
+            last = line.last()
+            if last is not None and not last.deleted:
                 yield key, last
 
 
 class Item:
     """A piece of an item that nothing cuts."""
 
-    __slots__ = ("client", "clock", "content", "deleted", "line", "next", "origin", "ref", "right_origin")
+    __slots__ = ("client", "clock", "content", "deleted", "length", "line", "next", "origin", "ref", "right_origin")
 
-    def __init__(self, client: int, clock: int, ref: int, content: Any, deleted: bool) -> None:
+    def __init__(self, client: int, clock: int, length: int, ref: int, content: Any, deleted: bool) -> None:
         self.client = client
         self.clock = clock
+        self.length = length
         self.ref = ref
         """Which kind of content: see `structure`."""
         self.content = content
@@ -134,7 +141,11 @@ def read_document(data: bytes) -> Integrated:
         MalformedUpdate: Not well-formed, or not complete.
         ContentTooCostly: It takes more than `STEPS_MAX`.
     """
-    update = read_update(data, bounded=False)
+    return integrate(data, read_update(data, bounded=False))
+
+
+def integrate(data: bytes, update: Update) -> dict[str, Type]:
+    """Like `read_roots`, of what is read already."""
     if any(update.needs.values()):
         raise MalformedUpdate("an update that builds on others shows nothing by itself")
     return Integrated(_Integration(data, update).run(), update.ends)
@@ -198,9 +209,10 @@ class _Integration:
                 for bound in bounds:
                     if bound > clock:
                         piece, value = _cut(ref, value, bound - clock)
-                        pieces.append(Item(client, clock, ref, piece, _is_deleted(ref, ranges, clock)), struct)
+                        item = Item(client, clock, bound - clock, ref, piece, _is_deleted(ref, ranges, clock))
+                        pieces.append(item, struct)
                         clock, struct = bound, None
-                pieces.append(Item(client, clock, ref, value, _is_deleted(ref, ranges, clock)), struct)
+                pieces.append(Item(client, clock, stop - clock, ref, value, _is_deleted(ref, ranges, clock)), struct)
             _take_collected(pieces, client, structs, index, update.ends[client])
         for client, structs in update.structs.items():
             if not self._clients[client].starts:  # nothing but garbage
@@ -311,8 +323,10 @@ class _Integration:
 def _take_collected(pieces: _Client, client: int, structs: Sequence[Struct], index: int, clock: int) -> int:
     """Take over the garbage before `clock`; returns the index of the struct after it."""
     while index < len(structs) and structs[index][0] < clock:
-        pieces.append(Item(client, structs[index][0], GC, None, True), None)
+        start = structs[index][0]
         index += 1
+        stop = structs[index][0] if index < len(structs) else clock
+        pieces.append(Item(client, start, stop - start, GC, None, True), None)
     return index
 
 
