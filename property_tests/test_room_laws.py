@@ -57,7 +57,7 @@ class Oracle:
         ]
         written = self.yjs.generate(seed, steps=25, **flavour[seed % 4])
         fresh = self.yjs.apply(written.updates, {name: name for name in written.content})
-        return History(written.updates, written.state, fresh.content, fresh.state_vector)
+        return History(written.updates, written.authors, written.state, fresh.content, fresh.state_vector)
 
     def load(self, history: History, updates: list[bytes]) -> Loaded:
         loaded = self.yjs.apply(updates, {name: name for name in history.content})

@@ -260,11 +260,13 @@ const generate = ({ seed, clients = 2, steps = 30, kinds = ['text', 'array', 'ma
   // Hearing can lead to edits: Yjs cleans up formatting marks that have become redundant.
   while (docs.some(doc => doc.heard < log.length)) for (const doc of docs) hear(doc, log.length)
   const updates = log.map(({ update }) => update)
+  const authors = log.map(({ author }) => docs.indexOf(author))
   for (let i = 0; shuffle > 0 && i < updates.length; i++) {
     const j = Math.min(updates.length - 1, i + below(shuffle))
     ;[updates[i], updates[j]] = [updates[j], updates[i]]
+    ;[authors[i], authors[j]] = [authors[j], authors[i]]
   }
-  return { updates: updates.map(base64), state: base64(Y.encodeStateAsUpdate(docs[0])), ...snapshot(docs[0], object(kinds.map(kind => [kind, kind]))) }
+  return { updates: updates.map(base64), authors, state: base64(Y.encodeStateAsUpdate(docs[0])), ...snapshot(docs[0], object(kinds.map(kind => [kind, kind]))) }
 }
 
 // ---------------------------------------------------------------------------------------------- operations

@@ -46,6 +46,8 @@ class History:
 
     updates: list[bytes]
     """In causal order, unless shuffled."""
+    authors: list[int]
+    """Who made each: the number of a client."""
     state: bytes
     """`encodeStateAsUpdate` of a client that heard everything."""
     content: dict[str, Any]
@@ -131,7 +133,7 @@ class Yjs:
         """
         answer = self._ask("generate", seed=seed, **options)
         updates = [_decode(update) for update in answer["updates"]]
-        return History(updates, _decode(answer["state"]), answer["content"], _clocks(answer))
+        return History(updates, answer["authors"], _decode(answer["state"]), answer["content"], _clocks(answer))
 
     def _ask(self, op: str, **request: Any) -> Any:
         if self._process is None:
