@@ -30,13 +30,23 @@ ROWS: tuple[frozenset[str], ...] = (
     frozenset({"authors", "bus.redis_notes", "bus.redis_state", "order", "pieces", "tree", "waiting"}),
     frozenset({"native"}),
     frozenset(
-        {"awareness", "bus.redis_asker", "bus.redis_sender", "bus.redis_subscriber", "content", "document", "protocol"}
+        {
+            "awareness",
+            "bus.redis_asker",
+            "bus.redis_sender",
+            "bus.redis_subscriber",
+            "content",
+            "copies",
+            "document",
+            "protocol",
+        }
     ),
     frozenset(
         {
             "bus.redis_server",
             "content_text",
             "journal",
+            "likeness",
             "replay",
             "revocations",
             "session",
@@ -46,7 +56,7 @@ ROWS: tuple[frozenset[str], ...] = (
             "trips",
         }
     ),
-    frozenset({"alignment", "bus.redis", "connection", "history", "whose"}),
+    frozenset({"alignment", "bus.redis", "connection", "history", "restoring", "whose"}),
     frozenset({"changes", "room"}),
     frozenset({"changes_forms", "checkpoints", "follow", "sessions", "suspects"}),
     frozenset({"rooms"}),
