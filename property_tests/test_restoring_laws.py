@@ -10,7 +10,9 @@ from crdt_sync.content import read_content
 from crdt_sync.document import Document, Outcome
 from crdt_sync.errors import SyncError
 from crdt_sync.order import Item, read_roots
+from crdt_sync.ranges import Ranges
 from crdt_sync.restoring import NOT_A_PAST, Restoration, as_new, restore
+from crdt_sync.rollback import OTHERS_INSIDE, roll_back
 from crdt_sync.structure import STRING
 from crdt_sync.update import read_state_vector, read_update
 from property_tests.test_content_laws import KINDS, has_crossed_origins, rich
@@ -48,13 +50,13 @@ def state_of(updates: list[bytes]) -> bytes:
     return document.diff(b"\0")
 
 
-def trial_of(seed: int, yjs: Yjs) -> Trial:
+def trial_of(seed: int, yjs: Yjs, *, emoji: bool = True) -> Trial:
     rng = random.Random(seed)
     history = yjs.generate(
         seed,
         clients=rng.choice((2, 3, 5)),
         steps=rng.choice((20, 60, 150)),
-        emoji=rng.random() < 0.5,
+        emoji=emoji and rng.random() < 0.5,
         odd=rng.random() < 0.5,
         gc=rng.random() < 0.6,
         undo=rng.random() < 0.5,
@@ -174,3 +176,67 @@ def test_as_new_a_document_shows_the_same_and_has_no_past(trials: int, yjs: Yjs)
         assert (read.ends.keys() <= {RESTORER}, read.deletes) == (True, {}), f"seed {seed}"
         assert shown(new) == shown(target), f"seed {seed}"
         check_yjs_shows(yjs, [new], target, seed)
+
+
+@pytest.mark.parametrize("trials", TRIALS)
+def test_without_what_one_user_did_a_document_is_as_if_that_had_never_been(trials: int, yjs: Yjs) -> None:
+    """As far as others did nothing that builds on it, and didn't delete the same.
+
+    Without emojis: one that the user cut stays cut.
+    """
+    edits = 0
+    for seed in range(trials):
+        trial = trial_of(seed, yjs, emoji=False)
+        user = random.Random(seed).choice(trial.history.authors or [0])
+        before = trial.before
+        done, without = independent(trial, user)
+        current = state_of([before, *(each for each, _ in done)])
+
+        restoration = roll_back(current, before=before, edits=done, client=RESTORER)
+
+        assert restoration.impossible == (), f"seed {seed}"
+        made = [restoration.update] if restoration.update else []
+        edits += len(made)
+        assert shown(state_of([current, *made])) == shown(without), f"seed {seed}"
+        check_yjs_shows(yjs, [current, *made], without, seed)
+    assert edits > trials / 4
+
+
+def independent(trial: Trial, user: int) -> tuple[list[tuple[bytes, bool]], bytes]:
+    """What was done until somebody else built on what the user did; and what others alone amount to."""
+    others, taken, done = Document(), dict[int, Ranges](), list[tuple[bytes, bool]]()
+    for each in trial.history.updates[: trial.then]:
+        others.apply(each)
+    since = slice(trial.then, trial.now)
+    for each, author in zip(trial.history.updates[since], trial.history.authors[since], strict=True):
+        ranges = [(client, *span) for client, spans in read_update(each).deletes.items() for span in spans]
+        if author == user:
+            for client, start, end in ranges:
+                taken.setdefault(client, Ranges()).add(start, end)
+        else:
+            if any(list(taken[client].gaps(*span)) != [tuple(span)] for client, *span in ranges if client in taken):
+                break
+            if others.apply(each) is Outcome.WAITING:
+                break
+        done.append((each, author == user))
+    return done, state_of([trial.before, *(each for each, own in done if not own)])
+
+
+@pytest.mark.parametrize("trials", TRIALS)
+def test_whatever_a_user_did_can_be_taken_back_once(trials: int, yjs: Yjs) -> None:
+    for seed in range(trials):
+        trial = trial_of(seed, yjs)
+        user = random.Random(seed).choice(trial.history.authors or [0])
+        since = slice(trial.then, trial.now)
+        pairs = zip(trial.history.updates[since], trial.history.authors[since], strict=True)
+        done = [(each, author == user) for each, author in pairs]
+        current = trial.current
+
+        restoration = roll_back(current, before=trial.before, edits=done, client=RESTORER)
+
+        assert set(restoration.impossible) <= {OTHERS_INSIDE}, f"seed {seed}"
+        made = [restoration.update] if restoration.update else []
+        result = state_of([current, *made])
+        check_yjs_shows(yjs, [current, *made], result, seed)
+        again = roll_back(result, before=trial.before, edits=[*done, *((each, True) for each in made)], client=RETURNER)
+        assert again.update is None, f"seed {seed}"

@@ -57,7 +57,7 @@ ROWS: tuple[frozenset[str], ...] = (
         }
     ),
     frozenset({"alignment", "bus.redis", "connection", "history", "restoring", "whose"}),
-    frozenset({"changes", "room"}),
+    frozenset({"changes", "rollback", "room"}),
     frozenset({"changes_forms", "checkpoints", "follow", "sessions", "suspects"}),
     frozenset({"rooms"}),
     frozenset({"gateway.access", "gateway.client_address", "gateway.cooldown", "gateway.ops", "gateway.problems"}),
