@@ -141,11 +141,7 @@ def read_document(data: bytes) -> Integrated:
         MalformedUpdate: Not well-formed, or not complete.
         ContentTooCostly: It takes more than `STEPS_MAX`.
     """
-    return integrate(data, read_update(data, bounded=False))
-
-
-def integrate(data: bytes, update: Update) -> dict[str, Type]:
-    """Like `read_roots`, of what is read already."""
+    update = read_update(data, bounded=False)
     if any(update.needs.values()):
         raise MalformedUpdate("an update that builds on others shows nothing by itself")
     return Integrated(_Integration(data, update).run(), update.ends)

@@ -16,7 +16,7 @@ who restore at the same time, not knowing of each other, both copy: restore one 
 Source: yjs 13.6 `Item.integrate`, `Item.delete`.
 """
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 from operator import attrgetter
@@ -26,7 +26,7 @@ from .copies import Contents, Copies, Piece, Units, joined, last_unit
 from .errors import MalformedUpdate, UpdateTooHeavy
 from .javascript import utf16_units
 from .likeness import tokens
-from .order import Item, Line, Type, integrate
+from .order import Integrated, Item, Line, Type, read_document
 from .structure import NONE, STRING, TYPE, Id
 from .update import read_update
 
@@ -45,25 +45,6 @@ class Restoration:
     """What will not be as it was, in sentences for people. Without any, everything will."""
 
 
-class State(NamedTuple):
-    """What a document shows, and what it knows."""
-
-    roots: dict[str, Type]
-    ends: Mapping[int, int]
-    """The state vector."""
-
-
-def read_state(data: bytes) -> State:
-    """Read a complete document.
-
-    Raises:
-        MalformedUpdate: Not an update, or one that builds on others.
-        ContentTooCostly: Made up so that it takes forever.
-    """
-    update = read_update(data, bounded=False)
-    return State(integrate(data, update), update.ends)
-
-
 def restore(current: bytes, target: bytes, *, client: int, roots: Collection[str] | None = None) -> Restoration:
     """Compute the edit after which a document shows what it showed before.
 
@@ -77,7 +58,7 @@ def restore(current: bytes, target: bytes, *, client: int, roots: Collection[str
         MalformedUpdate: Either is no update, or one that builds on others, or `client` isn't new.
         ContentTooCostly: Either is made up so that it takes forever.
     """
-    return go_back(read_state(current), read_state(target), Contents(target), client=client, roots=roots)
+    return go_back(read_document(current), read_document(target), Contents(target), client=client, roots=roots)
 
 
 def as_new(target: bytes, *, client: int) -> bytes:
@@ -92,13 +73,13 @@ def as_new(target: bytes, *, client: int) -> bytes:
         ContentTooCostly: Made up so that it takes forever.
     """
     copies = Copies(client, Contents(target))
-    for name, type_ in sorted(read_state(target).roots.items()):
+    for name, type_ in sorted(read_document(target).roots.items()):
         copies.add_root(name, type_)
     return copies.write({}) or b"\0\0"
 
 
 def go_back(
-    now: State, then: State, contents: Contents, *, client: int, roots: Collection[str] | None = None
+    now: Integrated, then: Integrated, contents: Contents, *, client: int, roots: Collection[str] | None = None
 ) -> Restoration:
     """See `restore`; `contents` are of what is to be shown again."""
     if client in now.ends:

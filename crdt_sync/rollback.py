@@ -16,9 +16,9 @@ from itertools import chain
 
 from .copies import Contents, cut_struct
 from .lib0 import write_var_uint
-from .order import Item, Line, Type
+from .order import Item, Line, Type, read_document
 from .ranges import Ranges
-from .restoring import Restoration, go_back, read_state
+from .restoring import Restoration, go_back
 from .structure import GC, SKIP, TYPE
 from .update import Update, read_update, write_deletes
 
@@ -42,7 +42,7 @@ def roll_back(current: bytes, *, before: bytes, edits: Iterable[tuple[bytes, boo
     """
     gathered = _Gathered(before, edits)
     data = gathered.write()
-    now, then = read_state(current), read_state(data)
+    now, then = read_document(current), read_document(data)
     if any(end > then.ends.get(each, 0) for each, end in now.ends.items()):
         return Restoration(None, (UNKNOWN_EDITS,))
     lost = _has_others_inside(now.roots.values(), gathered.inserted)
