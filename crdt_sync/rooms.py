@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any, TypeVar
 
-from persistence import DocumentDeleted, Store, StoreError
+from persistence import DocumentDeleted, Store, StoreError, Version, VersionKind
 
 from .awareness import ClientState
 from .blackbox import BlackBox
@@ -123,8 +123,9 @@ class Rooms:
         self._store = store
         self._journal = journal
         self._settings = settings
-        self._turns = Turns()
-        self._checkpoints = Checkpoints(store, box, self._turns, keep_history=settings.history_days > 0)
+        self.turns = Turns()
+        """Shared by all long work of this node."""
+        self._checkpoints = Checkpoints(store, box, self.turns, keep_history=settings.history_days > 0)
         self._versions = Versions(store, settings)
         self._box = box
         self._suspects = Suspects(store, box)
@@ -337,7 +338,7 @@ class Rooms:
             seq=stored.head_seq,
             journal=self._journal,
             settings=self._settings,
-            turns=self._turns,
+            turns=self.turns,
         )
         room.load = self._load_of_node
         room.content_bytes = sum(map(len, updates))
@@ -407,7 +408,7 @@ class Rooms:
             if document.is_light(update):
                 document.restore(update)
             else:
-                await self._turns.take_large(document.restoring(update))
+                await self.turns.take_large(document.restoring(update))
         return document
 
     def _remember_harmful(self, name: str, update: bytes) -> None:
@@ -465,6 +466,37 @@ class Rooms:
                 await self._take_versions()
             except Exception:
                 log.exception("checkpoints_failed", extra={"rooms": len(due)})
+
+    async def keep_version(
+        self, room: Room, *, kind: VersionKind, label: str | None = None, user: str | None = None
+    ) -> Version | None:
+        """Take a version of what is stored of an open room.
+
+        Returns:
+            The version; one that was there already if it has the same. None if nothing is stored.
+
+        Raises:
+            RoomUnavailable: What is stored can't be brought into a snapshot now.
+            StoreError: It can't be kept.
+        """
+        wanted = room.stored_seq
+        try:
+            async with asyncio.timeout(self._settings.open_timeout_s):
+                # By whoever gets to it: the interval's checkpoint may be under way.
+                while room.dirty and room.snapshot_seq < wanted:
+                    if room.broken or not room.compactable:
+                        raise RoomUnavailable(f"no sound snapshot of {room.name!r} can be made")
+                    if room.wants_checkpoint:
+                        await self._checkpoints.write([room])
+                    else:
+                        await asyncio.sleep(TICK_S / 20)
+        except TimeoutError as error:
+            raise RoomUnavailable(f"no snapshot of {room.name!r} could be stored in time") from error
+        at = datetime.now(UTC)
+        version = await self._store.take_version(room.name, at=at, kind=kind, label=label, user_id=user)
+        if version is None:
+            version = next(iter(await self._store.versions(room.name)), None)
+        return version
 
     def _wants_version(self, entry: _Entry, room: Room) -> bool:
         """Whether a room that everybody has left should have a version before it is unloaded."""

@@ -1,4 +1,4 @@
-"""The HTTP API below `/api/v1`: which requests there are, and what each does.
+"""The HTTP API below `/api/v1`: rooms, connections, revocations. What goes about in a document's past is in `past_api`.
 
 A room is one segment of a path, percent-encoded (`a/b` is `a%2Fb`). Whoever asks needs a grant for the room, as for a
 connection to it. What isn't about a single room needs one for `*`.
@@ -7,26 +7,30 @@ connection to it. What isn't about a single room needs one for `*`.
 import asyncio
 import json
 from collections import Counter
-from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from typing import Any, TypeAlias
+from typing import Any
 
-from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response
 
-from auth import Grant, Right
+from auth import Right
 from persistence import DocumentHead, Revocation, RevocationKind, StoreError
 
-from ..content import read_content
-from ..content_text import to_text
-from ..errors import DocumentGone, Forbidden, MessageTooBig, StoreBehind
+from ..errors import StoreBehind
 from ..pacing import unhurried
-from ..room import Room
 from ..sessions import Stay
-from ..settings import Settings
-from .access import require
-from .parts import Parts
+from .calls import (
+    JSON,
+    SMALL_BODY_BYTES_MAX,
+    UPDATE,
+    Call,
+    Operation,
+    content_of,
+    head_seq_of,
+    iso_of,
+    read_format,
+    read_number,
+    until_stored,
+)
 from .problems import Problem
 
 PAGE = 100
@@ -34,84 +38,15 @@ PAGE_MAX = 1000
 # So many documents that the caller may not read are passed by for one answer.
 SCAN_MAX = 10_000
 AFTER = "\x01"
-# How long an answer waits for an update to be stored.
-STORE_TIMEOUT_S = 10.0
 # A room that is opened to see who is there hears of other nodes' clients within this time.
 PRESENCE_S = 0.3
 # So long after its deletion, no node has a document open any more, whatever messages were lost.
 FORGET_AFTER_S = 60.0
 # And on this one, usually after this.
 CLOSE_S = 2.0
-# 16 MiB at 4.5 Mbit/s.
-BODY_TIMEOUT_S = 30.0
-SMALL_BODY_BYTES_MAX = 64 << 10
 # A time near the end of the calendar has no counterpart in some time zones, and stores couldn't read it again.
 UNTIL_MAX = timedelta(days=3653)
 KINDS: dict[str, RevocationKind] = {"user": "user", "token": "token", "room": "room"}
-UPDATE = "application/octet-stream"
-FORMATS = ("update", "json", "rich", "text")
-
-
-@dataclass(frozen=True, slots=True)
-class Call:
-    """One request, and who makes it."""
-
-    request: Request
-    parts: Parts
-    settings: Settings
-    grant: Grant
-    values: dict[str, str]
-    """What stands in the path for `{room}` and the like."""
-
-    @property
-    def room(self) -> str:
-        """The room that it is about."""
-        return self.values["room"]
-
-    async def body(self, bytes_max: int) -> bytes:
-        """The request's body. May take its time; the grant still counts then.
-
-        Raises:
-            MessageTooBig: It is larger.
-            Problem: It doesn't come to an end.
-            SyncError: The grant counts no longer.
-        """
-        parts = bytearray()
-        try:
-            async with asyncio.timeout(BODY_TIMEOUT_S):
-                async for part in self.request.stream():
-                    parts += part
-                    if len(parts) > bytes_max:
-                        raise MessageTooBig(f"a body of more than {bytes_max} bytes")
-        except ClientDisconnect as error:
-            raise Problem(400, "request cut short") from error
-        except TimeoutError as error:
-            detail = f"the body took longer than {BODY_TIMEOUT_S:g} s"
-            raise Problem(408, "request timeout", detail, headers={"connection": "close"}) from error
-        self.parts.access.check(self.grant, self.values.get("room"))
-        return bytes(parts)
-
-
-Handler: TypeAlias = Callable[[Call], Awaitable[Response]]
-
-
-@dataclass(frozen=True, slots=True)
-class Operation:
-    """One thing that can be asked for."""
-
-    method: str
-    path: str
-    """Below `/api/v1`, with `{room}` and the like for one segment each."""
-    right: Right
-    """What is needed: in the room, if the path has one, else in `*`."""
-    handler: Handler
-    any_room: bool = False
-    """Whether it is for everyone, and shows to each what he has a right to."""
-
-    @property
-    def summary(self) -> str:
-        """What it does, in a line."""
-        return (self.handler.__doc__ or "").strip().splitlines()[0]
 
 
 async def list_rooms(call: Call) -> Response:
@@ -120,7 +55,7 @@ async def list_rooms(call: Call) -> Response:
     `?prefix=`, `?after=` (a name) and `?limit=` (100, at most 1000) select. `next` is what to give as `after`, null at the
     end; a page may be shorter than asked for and not be the last.
     """
-    limit = _number(call.request, "limit", PAGE, PAGE_MAX)
+    limit = read_number(call.request, "limit", PAGE, PAGE_MAX)
     query = call.request.query_params
     prefix, after = query.get("prefix", ""), query.get("after", "")
     # No name has control characters, so this is the first that could follow.
@@ -147,25 +82,18 @@ async def list_rooms(call: Call) -> Response:
 
 async def show_room(call: Call) -> Response:
     """Tell what is known of a document."""
-    seq = await _head(call)
+    seq = await head_seq_of(call)
     here = sum(stay.room.name == call.room for stay in call.parts.sessions)
     return JSONResponse(_summary(call, call.room, seq, here))
 
 
 async def get_document(call: Call) -> Response:
     """Get a document's content: as one Yjs update (v1), or with `?format=` as `json`, `rich` (JSON with types) or `text`."""
-    form = call.request.query_params.get("format", "update")
-    if form not in FORMATS:
-        raise Problem(400, "unknown format", f"format is one of {', '.join(FORMATS)}")
-    await _head(call)
+    read_format(call.request)
+    await head_seq_of(call)
     async with call.parts.rooms.hold(call.room) as room:
         update = await room.difference()
-    if form == "update":
-        return Response(update, media_type=UPDATE)
-    # It is Python, and long: in a thread, the event loop gets its turns. Several would only take them from each other.
-    async with call.parts.showing:
-        body = await asyncio.to_thread(_show, update, form)
-    return Response(body, media_type="text/plain" if form == "text" else "application/json")
+    return await content_of(call, update)
 
 
 async def apply_update(call: Call) -> Response:
@@ -173,7 +101,7 @@ async def apply_update(call: Call) -> Response:
     update = await call.body(call.settings.message_bytes_max)
     async with call.parts.rooms.hold(call.room) as room:
         outcome = await room.accept_in_turns(update, sender=None, user=call.grant.user)
-        await _stored(room)
+        await until_stored(room)
         return JSONResponse({"outcome": outcome.name.lower()})
 
 
@@ -190,10 +118,10 @@ async def delete_room(call: Call) -> Response:
 
 async def list_deleted(call: Call) -> Response:
     """List deleted documents, by name; `?after=` and `?limit=` as for rooms."""
-    limit = _number(call.request, "limit", PAGE, PAGE_MAX)
+    limit = read_number(call.request, "limit", PAGE, PAGE_MAX)
     after = call.request.query_params.get("after", "")
     found = await call.parts.store.documents(deleted=True, start=after + AFTER if after else "", limit=limit)
-    rooms = [{"name": one.name, "deleted_at": _moment(one.deleted_at)} for one in found]
+    rooms = [{"name": one.name, "deleted_at": iso_of(one.deleted_at)} for one in found]
     return JSONResponse({"rooms": rooms, "next": found[-1].name if len(found) == limit else None})
 
 
@@ -224,7 +152,7 @@ async def show_presence(call: Call) -> Response:
     """Tell who is in a room, on any node: the awareness state of each client."""
     rooms = call.parts.rooms
     opened = call.room not in rooms
-    await _head(call)
+    await head_seq_of(call)
     async with rooms.hold(call.room) as room:
         if opened and rooms.nodes is not None:
             await asyncio.sleep(PRESENCE_S)
@@ -298,72 +226,26 @@ async def unrevoke(call: Call) -> Response:
 
 
 OPERATIONS: tuple[Operation, ...] = (
-    Operation("GET", "/rooms", Right.READ, list_rooms, any_room=True),
+    Operation("GET", "/rooms", Right.READ, list_rooms, any_room=True, query=("prefix", "after", "limit")),
     Operation("GET", "/rooms/{room}", Right.READ, show_room),
     Operation("DELETE", "/rooms/{room}", Right.ADMIN, delete_room),
-    Operation("GET", "/rooms/{room}/document", Right.READ, get_document),
-    Operation("POST", "/rooms/{room}/updates", Right.WRITE, apply_update),
+    Operation("GET", "/rooms/{room}/document", Right.READ, get_document, query=("format",), answer=UPDATE),
+    Operation("POST", "/rooms/{room}/updates", Right.WRITE, apply_update, body=UPDATE),
     Operation("GET", "/rooms/{room}/presence", Right.READ, show_presence),
     Operation("GET", "/rooms/{room}/connections", Right.ADMIN, list_room_connections),
-    Operation("GET", "/deleted", Right.ADMIN, list_deleted),
+    Operation("GET", "/deleted", Right.ADMIN, list_deleted, query=("after", "limit")),
     Operation("POST", "/deleted/{room}/undelete", Right.ADMIN, undelete_room),
     Operation("DELETE", "/deleted/{room}", Right.ADMIN, forget_room),
     Operation("GET", "/connections", Right.ADMIN, list_connections),
-    Operation("DELETE", "/connections/{connection}", Right.ADMIN, close_connection),
+    Operation("DELETE", "/connections/{connection}", Right.ADMIN, close_connection, query=("code",)),
     Operation("GET", "/revocations", Right.ADMIN, list_revocations),
-    Operation("POST", "/revocations", Right.ADMIN, revoke),
+    Operation("POST", "/revocations", Right.ADMIN, revoke, body=JSON),
     Operation("DELETE", "/revocations/{kind}/{value}", Right.ADMIN, unrevoke),
 )
 
 
-def _show(update: bytes, form: str) -> bytes:
-    content = read_content(update)
-    if form == "text":
-        return to_text(content).encode()
-    return json.dumps(content.to_json(rich=form == "rich"), ensure_ascii=False, allow_nan=False).encode()
-
-
-def authorize(operation: Operation, grant: Grant, values: dict[str, str]) -> None:
-    """Check that a grant allows an operation.
-
-    Raises:
-        Forbidden: It doesn't.
-    """
-    if operation.any_room:
-        return
-    if "room" in values:
-        require(grant, values["room"], operation.right)
-    elif (grant.rooms.get("*") or 0) < operation.right:
-        raise Forbidden(f"{operation.right.name.lower()} in '*' is not granted")
-
-
 def _summary(call: Call, name: str, seq: int, connections: int) -> dict[str, Any]:
     return {"name": name, "seq": seq, "open": name in call.parts.rooms, "connections": connections}
-
-
-async def _head(call: Call) -> int:
-    """Seq of the room's last stored update; 0 for one that is open and has nothing stored.
-
-    Raises:
-        Problem: There is no such document.
-        DocumentGone: It was deleted.
-    """
-    head_seq = (await call.parts.store.heads([call.room])).get(call.room, 0)
-    if head_seq is None:
-        raise DocumentGone(f"{call.room!r} was deleted")
-    if head_seq == 0 and call.room not in call.parts.rooms:
-        raise Problem(404, "no such document")
-    return head_seq
-
-
-async def _stored(room: Room) -> None:
-    done = asyncio.Event()
-    room.when_stored(done.set)
-    try:
-        async with asyncio.timeout(STORE_TIMEOUT_S):
-            await done.wait()
-    except TimeoutError as error:
-        raise StoreBehind(f"not stored after {STORE_TIMEOUT_S:g} s; it was accepted, and will be") from error
 
 
 def _stay(stay: Stay) -> dict[str, Any]:
@@ -373,7 +255,7 @@ def _stay(stay: Stay) -> dict[str, Any]:
         "room": stay.room.name,
         "user": connection.session.user,
         "address": stay.address,
-        "since": _moment(datetime.fromtimestamp(stay.since, UTC)),
+        "since": iso_of(datetime.fromtimestamp(stay.since, UTC)),
         "may_write": connection.session.may_write,
         "outbox_bytes": connection.outbox_bytes,
         "refused_updates": connection.session.refused_updates,
@@ -381,16 +263,4 @@ def _stay(stay: Stay) -> dict[str, Any]:
 
 
 def _revocation(one: Revocation) -> dict[str, str | None]:
-    return {one.kind: one.value, "revoked_at": _moment(one.revoked_at), "until": _moment(one.until)}
-
-
-def _moment(at: datetime | None) -> str | None:
-    return at.isoformat().replace("+00:00", "Z") if at is not None else None
-
-
-def _number(request: Request, name: str, default: int, most: int) -> int:
-    text = request.query_params.get(name, str(default))
-    # Not longer: Python refuses to read numbers of thousands of digits.
-    if len(text) > len(str(most)) or not text.isdecimal() or not 1 <= int(text) <= most:
-        raise Problem(400, "malformed request", f"{name} is a number from 1 to {most}")
-    return int(text)
+    return {one.kind: one.value, "revoked_at": iso_of(one.revoked_at), "until": iso_of(one.until)}

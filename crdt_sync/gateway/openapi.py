@@ -4,17 +4,10 @@ import re
 from importlib.metadata import version
 from typing import Any
 
-from .api import OPERATIONS, UPDATE, Operation
+from .calls import Operation
+from .operations import OPERATIONS
 
 _ROOM = {"type": "string", "description": "The room's name, percent-encoded as one segment."}
-_QUERY = {
-    "list_rooms": ("prefix", "after", "limit"),
-    "list_deleted": ("after", "limit"),
-    "get_document": ("format",),
-    "close_connection": ("code",),
-}
-_BODIES = {"apply_update": UPDATE, "revoke": "application/json"}
-_ANSWERS = {"get_document": UPDATE}
 
 
 def document() -> dict[str, Any]:
@@ -48,24 +41,23 @@ def document() -> dict[str, Any]:
 
 
 def _describe(operation: Operation) -> dict[str, Any]:
-    name = operation.handler.__name__
     parameters = [
         {"name": part, "in": "path", "required": True, "schema": _ROOM if part == "room" else {"type": "string"}}
         for part in re.findall(r"{(\w+)}", operation.path)
     ]
-    parameters += [{"name": part, "in": "query", "schema": {"type": "string"}} for part in _QUERY.get(name, ())]
+    parameters += [{"name": part, "in": "query", "schema": {"type": "string"}} for part in operation.query]
     described: dict[str, Any] = {
-        "operationId": name,
+        "operationId": operation.handler.__name__,
         "summary": operation.summary,
         "description": "Needs " + _needed(operation),
         "parameters": parameters,
         "responses": {
-            "2XX": {"description": "Done.", "content": {_ANSWERS.get(name, "application/json"): {}}},
+            "2XX": {"description": "Done.", "content": {operation.answer: {}}},
             "default": {"$ref": "#/components/responses/Problem"},
         },
     }
-    if name in _BODIES:
-        described["requestBody"] = {"required": True, "content": {_BODIES[name]: {}}}
+    if operation.body is not None:
+        described["requestBody"] = {"required": True, "content": {operation.body: {}}}
     return described
 
 

@@ -11,8 +11,9 @@ from persistence import StoreError
 from ..errors import SyncError
 from ..settings import Settings
 from .access import read_credentials
-from .api import OPERATIONS, Call, Operation, authorize
+from .calls import Call, Operation, authorize
 from .openapi import document
+from .operations import OPERATIONS
 from .parts import Parts
 from .problems import Problem, problem_of
 from .sync import check_room_name, own_path

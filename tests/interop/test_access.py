@@ -9,7 +9,7 @@ import pytest
 import pytest_asyncio
 
 from crdt_sync.awareness import ClientState, read_states, write_states
-from crdt_sync.gateway.api import OPERATIONS
+from crdt_sync.gateway.operations import OPERATIONS
 from crdt_sync.lib0 import write_var_bytes
 from tests.support.api import GUARDED, request, token
 from tests.support.database import stored_updates

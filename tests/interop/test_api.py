@@ -10,7 +10,7 @@ import pytest
 import pytest_asyncio
 
 from crdt_sync.awareness import ClientState, write_states
-from crdt_sync.gateway.api import OPERATIONS
+from crdt_sync.gateway.operations import OPERATIONS
 from crdt_sync.lib0 import write_var_bytes
 from tests.support.api import GUARDED, request, token
 from tests.support.database import stored_updates
@@ -61,13 +61,23 @@ STATUSES: Mapping[str, tuple[int, int, int, int]] = {
     "GET /revocations": (403, 403, 403, 403),
     "POST /revocations": (403, 403, 403, 403),
     "DELETE /revocations/{kind}/{value}": (403, 403, 403, 403),
+    "GET /rooms/{room}/versions": (403, 403, 200, 200),
+    "POST /rooms/{room}/versions": (403, 403, 201, 201),
+    "GET /rooms/{room}/versions/{version}": (403, 403, 404, 404),
+    "PATCH /rooms/{room}/versions/{version}": (403, 403, 404, 404),
+    "DELETE /rooms/{room}/versions/{version}": (403, 403, 403, 404),
+    "GET /rooms/{room}/at": (403, 403, 400, 400),
+    "GET /rooms/{room}/diff": (403, 403, 400, 400),
+    "GET /rooms/{room}/activity": (403, 403, 200, 200),
+    "POST /rooms/{room}/restore": (403, 403, 400, 400),
+    "POST /rooms/{room}/rollback": (403, 403, 400, 400),
 }
 
 
 @pytest.mark.parametrize("operation", OPERATIONS, ids=lambda one: f"{one.method} {one.path}")
 async def test_each_operation_needs_its_right_in_the_room(operation, guarded: ServerProcess, room: str) -> None:  # type: ignore[no-untyped-def]
     await post(guarded, room)
-    path = "/api/v1" + operation.path.format(room=room, connection="0", kind="user", value="nobody")
+    path = "/api/v1" + operation.path.format(room=room, connection="0", kind="user", value="nobody", version="7")
     got = []
     for rooms in ({"x-*": "admin"}, {room: "read"}, {room: "write"}, {room: "admin"}):
         body = OTHER if operation.path.endswith("updates") else None

@@ -11,7 +11,7 @@ from starlette.types import Message
 from auth import OPEN
 from crdt_sync import Settings
 from crdt_sync.gateway.access import Access
-from crdt_sync.gateway.api import BODY_TIMEOUT_S, Call
+from crdt_sync.gateway.calls import BODY_TIMEOUT_S, Call
 from crdt_sync.gateway.parts import Parts
 from crdt_sync.gateway.problems import Problem
 from crdt_sync.revocations import Revocations

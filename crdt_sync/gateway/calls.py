@@ -1,0 +1,201 @@
+"""What a request to the HTTP API is made of, and what all operations do with one."""
+
+import asyncio
+import json
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from datetime import datetime
+from typing import TypeAlias, TypeVar
+
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import Response
+
+from auth import Grant, Right
+
+from ..content import read_content
+from ..content_text import to_text
+from ..errors import DocumentGone, Forbidden, MessageTooBig, StoreBehind
+from ..room import Room
+from ..settings import Settings
+from .access import require
+from .parts import Parts
+from .problems import Problem
+
+# How long an answer waits for an update to be stored.
+STORE_TIMEOUT_S = 10.0
+# 16 MiB at 4.5 Mbit/s.
+BODY_TIMEOUT_S = 30.0
+SMALL_BODY_BYTES_MAX = 64 << 10
+UPDATE = "application/octet-stream"
+JSON = "application/json"
+FORMATS = ("update", "json", "rich", "text")
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """One request, and who makes it."""
+
+    request: Request
+    parts: Parts
+    settings: Settings
+    grant: Grant
+    values: dict[str, str]
+    """What stands in the path for `{room}` and the like."""
+
+    @property
+    def room(self) -> str:
+        """The room that it is about."""
+        return self.values["room"]
+
+    async def body(self, bytes_max: int) -> bytes:
+        """The request's body. May take its time; the grant still counts then.
+
+        Raises:
+            MessageTooBig: It is larger.
+            Problem: It doesn't come to an end.
+            SyncError: The grant counts no longer.
+        """
+        parts = bytearray()
+        try:
+            async with asyncio.timeout(BODY_TIMEOUT_S):
+                async for part in self.request.stream():
+                    parts += part
+                    if len(parts) > bytes_max:
+                        raise MessageTooBig(f"a body of more than {bytes_max} bytes")
+        except ClientDisconnect as error:
+            raise Problem(400, "request cut short") from error
+        except TimeoutError as error:
+            detail = f"the body took longer than {BODY_TIMEOUT_S:g} s"
+            raise Problem(408, "request timeout", detail, headers={"connection": "close"}) from error
+        self.parts.access.check(self.grant, self.values.get("room"))
+        return bytes(parts)
+
+
+Handler: TypeAlias = Callable[[Call], Awaitable[Response]]
+
+
+@dataclass(frozen=True, slots=True)
+class Operation:
+    """One thing that can be asked for."""
+
+    method: str
+    path: str
+    """Below `/api/v1`, with `{room}` and the like for one segment each."""
+    right: Right
+    """What is needed: in the room, if the path has one, else in `*`."""
+    handler: Handler
+    any_room: bool = False
+    """Whether it is for everyone, and shows to each what he has a right to."""
+    query: tuple[str, ...] = ()
+    """Parameters that may stand in the query."""
+    body: str | None = None
+    """Media type of the request's body, if there is one."""
+    answer: str = JSON
+    """Media type of the answer, by default."""
+
+    @property
+    def summary(self) -> str:
+        """What it does, in a line."""
+        return (self.handler.__doc__ or "").strip().splitlines()[0]
+
+
+def authorize(operation: Operation, grant: Grant, values: dict[str, str]) -> None:
+    """Check that a grant allows an operation.
+
+    Raises:
+        Forbidden: It doesn't.
+    """
+    if operation.any_room:
+        return
+    if "room" in values:
+        require(grant, values["room"], operation.right)
+    elif (grant.rooms.get("*") or 0) < operation.right:
+        raise Forbidden(f"{operation.right.name.lower()} in '*' is not granted")
+
+
+async def head_seq_of(call: Call) -> int:
+    """Seq of the room's last stored update; 0 for one that is open and has nothing stored.
+
+    Raises:
+        Problem: There is no such document.
+        DocumentGone: It was deleted.
+    """
+    head_seq = (await call.parts.store.heads([call.room])).get(call.room, 0)
+    if head_seq is None:
+        raise DocumentGone(f"{call.room!r} was deleted")
+    if head_seq == 0 and call.room not in call.parts.rooms:
+        raise Problem(404, "no such document")
+    return head_seq
+
+
+async def until_stored(room: Room) -> None:
+    """Wait until all that a room has is stored.
+
+    Raises:
+        StoreBehind: That takes too long.
+    """
+    done = asyncio.Event()
+    room.when_stored(done.set)
+    try:
+        async with asyncio.timeout(STORE_TIMEOUT_S):
+            await done.wait()
+    except TimeoutError as error:
+        raise StoreBehind(f"not stored after {STORE_TIMEOUT_S:g} s; it was accepted, and will be") from error
+
+
+def iso_of(at: datetime | None) -> str | None:
+    """A moment as JSON has it."""
+    return at.isoformat().replace("+00:00", "Z") if at is not None else None
+
+
+def read_number(request: Request, name: str, default: int, most: int) -> int:
+    """A parameter of the query that is a number from 1 on.
+
+    Raises:
+        Problem: It is none, or above `most`.
+    """
+    text = request.query_params.get(name, str(default))
+    # Not longer: Python refuses to read numbers of thousands of digits.
+    if len(text) > len(str(most)) or not text.isdecimal() or not 1 <= int(text) <= most:
+        raise Problem(400, "malformed request", f"{name} is a number from 1 to {most}")
+    return int(text)
+
+
+async def content_of(call: Call, update: bytes, *, headers: dict[str, str] | None = None) -> Response:
+    """A document's content in the form that `?format=` asks for.
+
+    Raises:
+        Problem: There is no such form.
+    """
+    form = read_format(call.request)
+    if form == "update":
+        return Response(update, media_type=UPDATE, headers=headers)
+    body = await in_thread(call, _show, update, form)
+    return Response(body, media_type="text/plain" if form == "text" else JSON, headers=headers)
+
+
+def read_format(request: Request) -> str:
+    """Which form of a document is asked for.
+
+    Raises:
+        Problem: There is no such form.
+    """
+    form = request.query_params.get("format", "update")
+    if form not in FORMATS:
+        raise Problem(400, "unknown format", f"format is one of {', '.join(FORMATS)}")
+    return form
+
+
+async def in_thread(call: Call, work: Callable[..., T], *args: object, **options: object) -> T:
+    """Do long work that is Python: in a thread, the event loop gets its turns. Several would only take them from each other."""
+    async with call.parts.showing:
+        return await asyncio.to_thread(work, *args, **options)
+
+
+def _show(update: bytes, form: str) -> bytes:
+    content = read_content(update)
+    if form == "text":
+        return to_text(content).encode()
+    return json.dumps(content.to_json(rich=form == "rich"), ensure_ascii=False, allow_nan=False).encode()

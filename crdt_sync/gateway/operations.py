@@ -1,0 +1,5 @@
+"""All that can be asked of the HTTP API."""
+
+from . import api, past_api
+
+OPERATIONS = (*api.OPERATIONS, *past_api.OPERATIONS)
