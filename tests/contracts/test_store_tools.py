@@ -338,10 +338,12 @@ async def test_server_can_start_beside_a_reader(writer: Store, writer_and_reader
         lambda store: store.put(EXPORTS["only a log"], replace=True),
         lambda store: store.check(),
         lambda store: store.delete("x", at=NOW),
+        lambda store: store.take_version("x", at=NOW, kind="auto"),
+        lambda store: store.trim_history("x", upto=1),
         lambda store: store.quarantine("x", b"digest", at=NOW),
         lambda store: store.revoke(Revocation("user", "ann", revoked_at=NOW, until=LATER)),
     ],
-    ids=["append", "checkpoint", "put", "check", "delete", "quarantine", "revoke"],
+    ids=["append", "checkpoint", "put", "check", "delete", "take_version", "trim_history", "quarantine", "revoke"],
 )
 async def test_read_only_store_says_that_it_stores_nothing(
     writer: Store, reader: Store, change: Callable[[Store], object]

@@ -520,6 +520,10 @@ async def test_a_user_who_may_only_change_rows_can_serve(postgres_url: str) -> N
         assert export is not None
         await store.put(export, replace=True)
         assert (await store.load("x")).updates == (b"2",)
+        assert await store.take_version("x", at=NOW, kind="auto") is not None
+        assert await store.label_version("x", 1, "mine")
+        assert await store.delete_versions("x", [1]) == 1
+        assert await store.trim_history("x", upto=1)
         await store.quarantine("x", b"digest", at=NOW)
         await store.revoke(Revocation("user", "ann", revoked_at=NOW, until=NOW))
         await store.delete("x", at=NOW)

@@ -458,16 +458,16 @@ def test_copied_documents_go_on_from_their_last_update(run: Run, sqlite_url: str
 
 
 def test_copy_skips_what_is_there_already(run: Run, sqlite_url: str, postgres_url: str) -> None:
-    fill(sqlite_url, *TRIPS)
-    fill(postgres_url, TRIP)
+    fill(sqlite_url, *TRIPS, PAST)
+    fill(postgres_url, TRIP, PAST)
 
     first = json.loads(run("store", "copy", sqlite_url, postgres_url, "--json").out)
     second = json.loads(run("store", "copy", sqlite_url, postgres_url, "--json").out)
 
-    assert (first["copied"], first["already_there"], first["conflicts"]) == (2, 1, [])
+    assert (first["copied"], first["already_there"], first["conflicts"]) == (2, 2, [])
     assert first["rows"] == 2
     assert first["bytes"] > 45_000
-    assert (second["copied"], second["already_there"], second["rows"], second["bytes"]) == (0, 3, 0, 0)
+    assert (second["copied"], second["already_there"], second["rows"], second["bytes"]) == (0, 4, 0, 0)
 
 
 def test_copy_leaves_documents_alone_that_differ_unless_told_otherwise(run: Run, url: str, tmp_path: Path) -> None:
