@@ -10,6 +10,7 @@ added in the same place with equal content is unchanged, since restoring a state
 Pure Python that shares nothing, like `content`. Not recursive along shared types.
 """
 
+import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from itertools import groupby
@@ -17,7 +18,7 @@ from typing import Any, Literal, NamedTuple, TypeAlias
 
 from .alignment import Keep, align, canonical, gaps
 from .authors import Authors
-from .content import KINDS, MAPS, TEXTS, Content, Kind, Node, Reader, is_keyless, kind_of_root, values_of
+from .content import KINDS, MAPS, TEXTS, Kind, Node, Reader, is_keyless, kind_of_root, node_to_json, values_of
 from .javascript import UNDEFINED
 from .order import Item, Type, read_document
 from .strips import PLAIN, Formats, Strip, TextReader, as_text, is_low, strip_of_list
@@ -108,7 +109,7 @@ class _State:
     def written(self, value: Any) -> str:
         """Text that is equal for equal content."""
         if isinstance(value, Type):
-            return canonical(Content({"": self.shown(value)}).to_json(rich=True))
+            return json.dumps(node_to_json(self.shown(value), rich=True), sort_keys=True)
         return canonical(value)
 
 

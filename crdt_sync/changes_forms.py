@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from .changes import Change, Path, TextRun
-from .content import Content, Node
+from .content import Content, Node, node_to_json
 from .content_text import to_text as content_to_text
 from .javascript import UNDEFINED, BigInt, Subdocument, to_string, to_tagged, well_formed
 from .javascript import to_json as value_to_json
@@ -74,7 +74,7 @@ def _run(run: TextRun, rich: bool) -> dict[str, Any]:
 
 def _json(value: Any, rich: bool) -> Any:
     if isinstance(value, Node):
-        return Content({"": value}).to_json(rich=rich)[""]
+        return node_to_json(value, rich=rich)
     return to_tagged(value) if rich else value_to_json(value)
 
 

@@ -14,7 +14,7 @@ Source: yjs 13.6 `YText.toDelta`, `YXmlText.toString`, `YXmlElement.toString`, `
 """
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from enum import Enum
 from typing import Any
@@ -98,10 +98,8 @@ class Content:
 
     def __init__(self, roots: dict[str, Node]) -> None:
         self.roots = roots
-        self.nodes = list(roots.values())
+        self.nodes = _with_inside(roots.values())
         """All nodes, each before those inside it."""
-        for node in self.nodes:
-            self.nodes.extend(node.children())
 
     def to_json(self, *, rich: bool = False) -> dict[str, Any]:
         """Write the document as strict JSON.
@@ -112,15 +110,34 @@ class Content:
         Returns:
             Root name to content. `json.dumps` takes it with `allow_nan=False`, and UTF-8 can encode it.
         """
-        form = _rich if rich else _plain
-        done: dict[Node, Any] = {}
-        for node in reversed(self.nodes):
-            done[node] = form(node, done)
+        done = _forms(self.nodes, rich)
         if not rich:
             for node in self.roots.values():
                 if node.entries and node.kind not in MAPS:
                     done[node] = {"sequence": done[node], "entries": _plain_entries(node, done)}
         return {well_formed(name): done[node] for name, node in self.roots.items()}
+
+
+def node_to_json(node: Node, *, rich: bool = False) -> Any:
+    """Write a type that is in another one as strict JSON; see `Content.to_json`."""
+    return _forms(_with_inside([node]), rich)[node]
+
+
+def _with_inside(nodes: Iterable[Node]) -> list[Node]:
+    """These nodes and those inside them, each before those."""
+    found = list(nodes)
+    for node in found:
+        found.extend(node.children())
+    return found
+
+
+def _forms(nodes: list[Node], rich: bool) -> "dict[Node, Any]":
+    """JSON of the outermost of these nodes."""
+    form = _rich if rich else _plain
+    done: dict[Node, Any] = {}
+    for node in reversed(nodes):
+        done[node] = form(node, done)
+    return done
 
 
 def read_content(update: bytes) -> Content:

@@ -1,5 +1,6 @@
 """Laws of what is said to differ: who does as it says has the other state; states that show the same don't differ."""
 
+import contextlib
 import json
 import random
 from dataclasses import dataclass, field
@@ -13,8 +14,11 @@ from crdt_sync.changes import diff
 from crdt_sync.changes_forms import to_json, to_text
 from crdt_sync.content import read_content
 from crdt_sync.document import Document
+from crdt_sync.errors import SyncError
 from crdt_sync.javascript import utf16_units
+from crdt_sync.update import read_state_vector
 from persistence import Row
+from tests.support.grammar import FOUNDATION, hostile_update
 from tests.support.yjs import History, Yjs
 
 from .test_content_laws import check_against
@@ -307,3 +311,31 @@ def forgetting(forms: list[dict[str, Any]]) -> list[dict[str, Any]]:
         if runs:
             form["runs"] = runs
     return forms
+
+
+@pytest.mark.parametrize("documents", [200, pytest.param(5000, marks=[pytest.mark.long, pytest.mark.timeout(7200)])])
+def test_it_holds_for_whatever_a_document_takes(documents: int) -> None:
+    compared = 0
+    for seed in range(documents):
+        rng = random.Random(seed)
+        document = Document()
+        document.apply(FOUNDATION)
+        states = []
+        for _ in range(30):
+            with contextlib.suppress(SyncError):
+                document.apply(hostile_update(rng, read_state_vector(document.state_vector())))
+            states.append(document.diff(b"\x00"))
+        older, newer = rng.choice(states), rng.choice(states)
+
+        assert diff(older, older) == []
+        to_text(diff(older, newer)).encode()
+        if not (has_embedded_strings(older) or has_embedded_strings(newer)):
+            compared += 1
+            check(older, newer)
+    assert compared > documents / 3
+
+
+def has_embedded_strings(update: bytes) -> bool:
+    """Which can't be told from text in rich JSON."""
+    runs = [run for node in read_content(update).nodes for run in node.runs]
+    return any(run.is_embed and isinstance(run.insert, str) for run in runs)

@@ -12,10 +12,12 @@ from typing import Any
 import pycrdt
 import pytest
 
+from crdt_sync import strips
 from crdt_sync.authors import Authors, Bucket, activity
 from crdt_sync.changes import Change, TextRun, diff
 from crdt_sync.changes_forms import LINE_CHARS_MAX, VALUE_LINES_MAX, path_to_text, to_json, to_text
 from crdt_sync.content import Kind, Node, Run
+from crdt_sync.errors import ContentTooCostly
 from crdt_sync.javascript import UNDEFINED
 from persistence import Row
 from tests.support.grammar import block, deletes, item, update, var_bytes, var_uint
@@ -547,6 +549,26 @@ def test_values_that_json_lacks_have_words_in_text() -> None:
     shown = to_text([Change((f"k{i}",), "added", None, value) for i, value in enumerate(values)])
 
     assert re.findall(r"(?m)^\+ (.*)$", shown) == ["undefined", "(3 bytes)", "NaN", '""', "null", "[1]"]
+
+
+def test_a_type_as_an_attribute_of_new_xml_is_as_yjs_writes_it() -> None:
+    element = Node(Kind.XML_ELEMENT, "P", entries={"a": Node(Kind.MAP, entries={"k": 1})})
+
+    [change] = to_json([Change(("r", 0), "added", None, element)])
+
+    assert change["after"] == '<p a="[object Object]"></p>'
+
+
+def test_formats_that_would_take_gigabytes_are_refused(monkeypatch: pytest.MonkeyPatch, people: People) -> None:
+    monkeypatch.setattr(strips, "ATTRIBUTES_MAX", 200)
+
+    def edit(doc: "pycrdt.Doc[Any]") -> None:
+        for at in range(5):
+            text(doc).insert(2 * at, "ab")
+            text(doc).format(2 * at, 2 * at + 1, {"link": "x" * 50})
+
+    with pytest.raises(ContentTooCostly):
+        diff(EMPTY, people("ann", edit))
 
 
 def example(people: People) -> list[Change]:
