@@ -217,11 +217,11 @@ class _Differ:
         ):
             for piece, first, last in older.slices(o_start, o_stop):
                 for start, stop, who in _whole(piece.content, self._whose.removals(piece.item, first, last)):
-                    content = self._shown(self._older, piece.content[start:stop])
+                    content = _shown(self._older, piece.content[start:stop])
                     parts.append(_Part("removed", piece.at + start, stop - start, content, piece.formats, PLAIN, who))
             for piece, first, last in newer.slices(n_start, n_stop):
                 for start, stop, who in _whole(piece.content, self._whose.additions(piece.item, first, last)):
-                    content = self._shown(self._newer, piece.content[start:stop])
+                    content = _shown(self._newer, piece.content[start:stop])
                     parts.append(_Part("inserted", piece.at + start, stop - start, content, PLAIN, piece.formats, who))
             parts += self._kept_parts(older, newer, keep)
         runs = _merged(parts)
@@ -241,16 +241,12 @@ class _Differ:
                     content = piece.content[first : first + length] if isinstance(piece.content, str) else "\ufffc"
                     yield _Part("kept", piece.at + first, length, content, PLAIN, PLAIN, ())
                 else:
-                    content = self._shown(self._newer, piece.content[first : first + length])
+                    content = _shown(self._newer, piece.content[first : first + length])
                     before, after = _differing(other.formats, piece.formats)
                     who = self._whose.formatting(before, after)
                     yield _Part("formatted", piece.at + first, length, content, before, after, who)
                 first += length
                 o_at += length
-
-    def _shown(self, state: _State, content: Any) -> Any:
-        """Characters as a string, an embed as a list of it."""
-        return content if isinstance(content, str) else [state.shown(each) for each in content]
 
     def _go_into_kept(self, older: Strip, newer: Strip, keeps: list[Keep], place: _Place) -> None:
         was_at = {(piece.item.client, piece.item.clock): piece for piece in older.types()}
@@ -275,6 +271,11 @@ class _Part(NamedTuple):
     before: Formats
     after: Formats
     authors: Users
+
+
+def _shown(state: _State, content: Any) -> Any:
+    """Characters as they are, an embed as a list of it."""
+    return content if isinstance(content, str) else [state.shown(each) for each in content]
 
 
 def _whole(content: Any, parts: Iterator[tuple[int, int, Users]]) -> Iterator[tuple[int, int, Users]]:

@@ -372,6 +372,22 @@ def test_what_was_deleted_and_written_again_is_unchanged(people: People) -> None
     assert diff(older, newer) == diff(newer, older) == []
 
 
+def test_what_undoing_brings_back_is_unchanged(people: People) -> None:
+    def begin(doc: "pycrdt.Doc[Any]") -> None:
+        text(doc).insert(0, "We walk 🙂 home", {"bold": True})
+        for number in range(5):
+            array(doc).append(pycrdt.Map({"title": pycrdt.Text(f"item {number}"), "tags": pycrdt.Array([number])}))
+
+    older = people("ann", begin)
+    doc = people.docs["ann"]
+    undo = pycrdt.UndoManager(scopes=[text(doc), array(doc)], capture_timeout_millis=0)
+    emptied = people("ann", lambda doc: (text(doc).clear(), array(doc).__delitem__(slice(1, 4))))
+    undo.undo()
+
+    assert diff(older, doc.get_update()) == []
+    assert len(diff(emptied, doc.get_update())) == 4
+
+
 def test_of_a_list_that_was_written_again_only_what_is_different_is_told(people: People) -> None:
     older = people("ann", lambda doc: array(doc).extend(list("abcdefgh")))
     newer = people("bob", lambda doc: (array(doc).clear(), array(doc).extend(list("abXdefh!"))))
