@@ -8,18 +8,19 @@ inserted counts as deleted, what the user deleted first as not deleted. Of a key
 user's. What others did stays, but for what they put inside of a shared type that the user inserted: it goes with that.
 
 Only the first to delete something counts, since an update says more than what its author did: after a client was
-offline, it repeats all deletes that the client knows of. What stays as it is: an emoji that the user cut in half.
+offline, it repeats all deletes that the client knows of.
 """
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from itertools import chain
 
 from .copies import Contents, cut_struct
-from .lib0 import write_var_uint
+from .lib0 import read_var_string, write_var_uint
 from .order import Item, Line, Type, read_document
 from .ranges import Ranges
 from .restoring import Restoration, go_back
-from .structure import GC, SKIP, TYPE
+from .standins import items_of
+from .structure import GC, SKIP, STRING, TYPE, Id
 from .update import Update, read_update, write_deletes
 
 OTHERS_INSIDE = "Others have put something inside of what this user added. It goes with that."
@@ -47,6 +48,7 @@ def roll_back(current: bytes, *, before: bytes, edits: Iterable[tuple[bytes, boo
         return Restoration(None, (UNKNOWN_EDITS,))
     lost = _has_others_inside(now.roots.values(), gathered.inserted)
     _forget_values(then.roots.values(), gathered.inserted, gathered.deleted)
+    _mend(then.roots.values(), _characters(data, gathered.cuts()))
     restoration = go_back(now, then, Contents(data), client=client)
     return Restoration(restoration.update, restoration.impossible + ((OTHERS_INSIDE,) if lost else ()))
 
@@ -62,6 +64,7 @@ class _Gathered:
         self._taken_back: dict[int, Ranges] = {}
         self._structs: dict[int, list[bytes]] = {}
         self._ends: dict[int, int] = {}
+        self._taken: list[tuple[Update, bool]] = []
         self._take(before, read_update(before, bounded=False), False)
         waiting = [(data, read_update(data, bounded=False), own) for data, own in edits]
         # As a document does: what builds on others waits for them.
@@ -87,7 +90,21 @@ class _Gathered:
         written = {client: list(ranges) for client, ranges in deletes.items()}
         return b"".join((*out, write_deletes(written)[1:]))
 
+    def cuts(self) -> set[Id]:
+        """The low halves of surrogate pairs that the user cut, and nobody else."""
+        pairs: dict[int, set[int]] = {}
+        for update, _ in self._taken:
+            for client, lows in update.pairs.items():
+                pairs.setdefault(client, set()).update(lows)
+
+        def cut_by(user: bool) -> set[Id]:
+            found = (update.boundaries() for update, own in self._taken if own is user)
+            return {(client, clock) for client, clock in chain(*found) if clock in pairs.get(client, ())}
+
+        return cut_by(True) - cut_by(False) if pairs else set()
+
     def _take(self, data: bytes, update: Update, own: bool) -> None:
+        self._taken.append((update, own))
         for client in update.structs:
             known = self._ends.get(client, 0)
             for clock, end, struct in _structs_of(data, update, client):
@@ -141,6 +158,39 @@ def _forget_values(roots: Iterable[Type], inserted: Mapping[int, Ranges], delete
                 item.next = after
             rest.first = others[0] if others else None
         types += [item.content for item in _shown(type_) if item.ref == TYPE]
+
+
+def _characters(data: bytes, cuts: Collection[Id]) -> dict[Id, str]:
+    """The characters whose low halves these are."""
+    found = {}
+    clients = {client for client, _ in cuts}
+    for client, clock, start, content, _ in items_of(data) if cuts else ():
+        if client in clients and data[start] & 31 == STRING:
+            units = read_var_string(data, content)[0].encode("utf-16-le")
+            for low in range(clock + 1, clock + len(units) // 2):
+                if (client, low) in cuts:
+                    at = 2 * (low - clock)
+                    found[client, low] = units[at - 2 : at + 2].decode("utf-16-le", "surrogatepass")
+    return found
+
+
+def _mend(roots: Iterable[Type], characters: Mapping[Id, str]) -> None:
+    """Join texts between the halves of a character, where nothing shows in between any more."""
+    types = list(roots) if characters else []
+    for type_ in types:
+        before: Item | None = None
+        for item in type_.sequence.visible():
+            if item.ref == TYPE:
+                types.append(item.content)
+            follows = before is not None and (before.client, before.clock + before.length) == (item.client, item.clock)
+            character = characters.get((item.client, item.clock)) if follows else None
+            if before is None or character is None:
+                before = item
+                continue
+            before.content = before.content[:-1] + character + item.content[1:]
+            before.length += item.length
+            item.deleted = True
+        types += [item.content for _, item in type_.entries() if item.ref == TYPE]
 
 
 def _has_others_inside(roots: Iterable[Type], inserted: Mapping[int, Ranges]) -> bool:

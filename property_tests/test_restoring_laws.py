@@ -21,7 +21,7 @@ from tests.support.restoring import shown, state
 from tests.support.yjs import History, Yjs
 
 RESTORER, RETURNER, OFFLINE = 77_777, 88_888, 66_666
-TRIALS = [50, pytest.param(2000, marks=[pytest.mark.long, pytest.mark.timeout(3600)])]
+TRIALS = [50, pytest.param(500, marks=[pytest.mark.long, pytest.mark.timeout(3600)])]
 
 
 @dataclass(slots=True)
@@ -50,13 +50,13 @@ def state_of(updates: list[bytes]) -> bytes:
     return document.diff(b"\0")
 
 
-def trial_of(seed: int, yjs: Yjs, *, emoji: bool = True) -> Trial:
+def trial_of(seed: int, yjs: Yjs) -> Trial:
     rng = random.Random(seed)
     history = yjs.generate(
         seed,
         clients=rng.choice((2, 3, 5)),
         steps=rng.choice((20, 60, 150)),
-        emoji=emoji and rng.random() < 0.5,
+        emoji=rng.random() < 0.5,
         odd=rng.random() < 0.5,
         gc=rng.random() < 0.6,
         undo=rng.random() < 0.5,
@@ -180,13 +180,10 @@ def test_as_new_a_document_shows_the_same_and_has_no_past(trials: int, yjs: Yjs)
 
 @pytest.mark.parametrize("trials", TRIALS)
 def test_without_what_one_user_did_a_document_is_as_if_that_had_never_been(trials: int, yjs: Yjs) -> None:
-    """As far as others did nothing that builds on it, and didn't delete the same.
-
-    Without emojis: one that the user cut stays cut.
-    """
+    """As far as others did nothing that builds on it, and didn't delete the same."""
     edits = 0
     for seed in range(trials):
-        trial = trial_of(seed, yjs, emoji=False)
+        trial = trial_of(seed, yjs)
         user = random.Random(seed).choice(trial.history.authors or [0])
         before = trial.before
         done, without = independent(trial, user)

@@ -207,6 +207,21 @@ def test_whoever_takes_back_must_be_new() -> None:
         roll_back(HELLO, before=HELLO, edits=[], client=1)
 
 
+def test_an_emoji_that_the_user_wrote_into_is_whole_again() -> None:
+    before = state(update(block(1, 0, item(STRING, R, text("a😀b")))))
+    mine = update(block(2, 0, item(STRING | LEFT | RIGHT, ref(1, 1), ref(1, 2), text("x"))))
+
+    assert taken_back(before, (mine, True))[0] == "a😀b"
+
+
+def test_an_emoji_that_somebody_else_wrote_into_as_well_stays_cut() -> None:
+    before = state(update(block(1, 0, item(STRING, R, text("a😀b")))))
+    mine = update(block(2, 0, item(STRING | LEFT | RIGHT, ref(1, 1), ref(1, 2), text("x"))))
+    theirs = update(block(3, 0, item(STRING | LEFT | RIGHT, ref(1, 1), ref(1, 2), text("y"))))
+
+    assert taken_back(before, (mine, True), (theirs, False), (gone((0, 1), client=3), False))[0] == "a\ufffd\ufffdb"
+
+
 def test_taking_back_the_same_twice_changes_nothing() -> None:
     edits = [(gone((1, 3)), True), (update(block(2, 0, item(STRING | LEFT, ref(1, 0), text("i")))), True)]
     current = state(HELLO, *(edit for edit, _ in edits))
