@@ -76,6 +76,9 @@ class _Gathered:
                 else:
                     late.append((data, update, own))
             if len(late) == len(waiting):
+                # What they delete, a document deletes as soon as it is there.
+                for _, update, own in late:
+                    self._take_deletes(update, own)
                 break
             waiting = late
 
@@ -114,11 +117,14 @@ class _Gathered:
                     if own:
                         self.inserted.setdefault(client, Ranges()).add(max(clock, known), end)
                     self._ends[client] = known = end
+        self._take_deletes(update, own)
+
+    def _take_deletes(self, update: Update, own: bool) -> None:
         mine, theirs = (self._taken_back, self.deleted) if own else (self.deleted, self._taken_back)
         for client, ranges in update.deletes.items():
-            others = theirs.get(client, Ranges())
+            others, known = theirs.get(client, Ranges()), self._ends.get(client, 0)
             for start, end in ranges:
-                for gap in others.gaps(start, end):
+                for gap in others.gaps(start, min(end, known)):
                     mine.setdefault(client, Ranges()).add(*gap)
 
 

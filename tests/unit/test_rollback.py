@@ -5,6 +5,7 @@ from typing import Any
 import pytest
 
 from crdt_sync.content import read_content
+from crdt_sync.document import Document, Outcome
 from crdt_sync.errors import MalformedUpdate
 from crdt_sync.lib0 import write_var_uint
 from crdt_sync.restoring import Restoration
@@ -159,6 +160,21 @@ def test_an_edit_that_still_waits_for_others_does_not_count() -> None:
     restoration = roll_back(HELLO, before=HELLO, edits=[(waits, True)], client=RESTORER)
 
     assert restoration == Restoration(None)
+
+
+@pytest.mark.parametrize(("own", "shown"), [(True, "hello"), (False, "ello")])
+def test_what_an_edit_deletes_that_still_waits_for_others_counts(own: bool, shown: str) -> None:
+    waits = update(block(2, 7, item(STRING | LEFT, ref(2, 6), text("later"))), deletes=deletes((1, [(0, 1), (9, 1)])))
+    document = Document()
+    document.apply(HELLO)
+    assert document.apply(waits) is Outcome.WAITING
+    assert read_content(document.diff(b"\0")).to_json() == {"r": "ello"}
+
+    restored = roll_back(document.diff(b"\0"), before=HELLO, edits=[(waits, own)], client=RESTORER).update
+
+    if restored is not None:
+        document.apply(restored)
+    assert read_content(document.diff(b"\0")).to_json() == {"r": shown}
 
 
 def test_an_edit_that_came_before_what_it_builds_on_counts() -> None:
