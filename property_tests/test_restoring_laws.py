@@ -148,8 +148,9 @@ def test_whatever_a_document_takes_it_can_go_back_from(trials: int, yjs: Yjs) ->
         made = [restoration.update] if restoration.update else []
         for each in made:
             assert document.apply(each) is Outcome.NEW, f"seed {seed}"
-        assert shown(document.diff(b"\0")) == shown(target), f"seed {seed}"
+        # Where the items of those end up depends on what else is there.
         if not has_crossed_origins(current):
+            assert shown(document.diff(b"\0")) == shown(target), f"seed {seed}"
             check_yjs_shows(yjs, [current, *made], target, seed)
     assert refused <= trials / 20
 
