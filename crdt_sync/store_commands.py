@@ -1,40 +1,38 @@
-"""The commands that look after stored documents: migrate, store stats, store copy, export.
+"""The commands that look after a database: migrate, store stats, store copy.
 
 Each is a function from the command line's options to an exit code. They own what is opened, in which way, and what is
 said when it can't be. Leaves tables and JSON to `store_reports`.
 """
 
+import argparse
 import asyncio
-import itertools
 import os
 import sys
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Final
 from urllib.parse import urlsplit
 
-from persistence import DocumentStats, Export, Store, StoreUnavailable, open_store
+from persistence import DocumentStats, Store, StoreUnavailable, open_store
 
-from . import logs
-from .document import Document, State, digest
-from .errors import DocumentBroken, ProtocolError
-from .settings import Settings
+from .commands import URLS, CommandFailed, Commands, add_command, add_json, count, tool_settings
 from .store_copy import Copied, copy_document, copy_refusals
-from .store_reports import copy_json, copy_progress, copy_summary, counted, print_stats, printable, stats_json
+from .store_reports import copy_json, copy_summary, print_stats, stats_json, stored_bytes
 from .stores import make_store
+from .tables import counted, printable, progress
 
-# A tool reads and writes more at once than a server, and nobody edits while it does.
-TIMEOUT_S: Final = 60.0
-# As many updates may break a document when it is put together, and are left out then, as in a room.
-HARMFUL_MAX: Final = 64
 NAMED_MAX: Final = 20
 
 
-class CommandFailed(Exception):
-    """The command can't do what it was asked for. The text says why and what to do."""
+def add_parsers(commands: Commands) -> None:
+    """Add `migrate` and `store`."""
+    _add_migrate(commands)
+    store = commands.add_parser("store", help="look at what is stored, or copy it to another database")
+    of_store = store.add_subparsers(metavar="COMMAND", required=True)
+    _add_stats(of_store)
+    _add_copy(of_store)
 
 
 def migrate(*, database_url: str | None, check: bool) -> int:
@@ -45,7 +43,7 @@ def migrate(*, database_url: str | None, check: bool) -> int:
         StoreError: The database can't be used.
     """
     # Not the replica: it gets the schema from its primary.
-    settings = _settings(database_url, database_migrate=not check, database_replica_url=None)
+    settings = tool_settings(database_url, database_migrate=not check, database_replica_url=None)
     store = make_store(settings)
     print(f"{store.describe()}: {asyncio.run(_migrate(store, check=check))}")
     return 0
@@ -70,7 +68,7 @@ def stats(*, database_url: str | None, document: str | None, limit: int, as_json
         CommandFailed: There is no such document.
         StoreError: The database can't be used.
     """
-    store = make_store(_settings(database_url), read_only=True)
+    store = make_store(tool_settings(database_url), read_only=True)
     every, disk_bytes = asyncio.run(_read_stats(store))
     shown = [one for one in every if document in (None, one.document)]
     if document is not None and not shown:
@@ -122,7 +120,7 @@ def copy(*, source_url: str, target_url: str, overwrite: bool, as_json: bool) ->
 
 
 def _both_stores(source_url: str, target_url: str) -> tuple[Store, Store]:
-    settings = _settings(None)
+    settings = tool_settings(None)
 
     def make(url: str, *, read_only: bool) -> Store:
         return open_store(
@@ -153,10 +151,11 @@ async def _copy(source: Store, target: Store, *, overwrite: bool, done: Copied) 
         # First: whoever uses a copy that was interrupted lets nothing back by that.
         await copy_refusals(source, target, now=datetime.now(UTC), done=done)
         documents = await source.stats()
-        with copy_progress(documents) as advance:
+        total_bytes = sum(map(stored_bytes, documents))
+        with progress("documents", len(documents), total_bytes=total_bytes) as advance:
             for one in documents:
                 await copy_document(source, target, one.document, overwrite=overwrite, done=done)
-                advance(one)
+                advance(stored_bytes(one))
 
 
 def _how_to_go_on(done: Copied) -> str:
@@ -183,64 +182,6 @@ def _some(items: list[str]) -> Iterator[str]:
         yield f"  … and {len(items) - NAMED_MAX} more"
 
 
-def export(*, room: str, database_url: str | None, output: Path | None) -> int:
-    """Write a document as one Yjs update. A server may be running.
-
-    Raises:
-        CommandFailed: There is no such document, it can't be put together, or it can't be written.
-        StoreError: The database can't be used.
-    """
-    if output is None and sys.stdout.isatty():
-        raise CommandFailed("a Yjs update is binary, and this is a terminal: name a file with --output FILE")
-    store = make_store(_settings(database_url), read_only=True)
-    exported = asyncio.run(_read_export(store, room))
-    if exported is None:
-        raise CommandFailed(_unknown(room, store))
-    # Outside of the event loop, so that Ctrl-C ends it.
-    state = _put_together(exported)
-    if output is None:
-        sys.stdout.buffer.write(state.update)
-    else:
-        _write(output, state.update)
-        print(f"{output}: {len(state.update)} bytes, everything up to seq {exported.head_seq}", file=sys.stderr)
-    if state.waiting:
-        count = counted(len(state.waiting), "update")
-        print(f"{count} can't be integrated yet and left out: what to build on is missing", file=sys.stderr)
-    return 0
-
-
-async def _read_export(store: Store, name: str) -> Export | None:
-    async with _opened(store):
-        return await store.export(name) if _is_text(name) else None
-
-
-def _put_together(exported: Export) -> State:
-    """Make a document of what is stored, as a room does, without what breaks it."""
-    updates = [row.update for row in exported.rows]
-    if exported.snapshot is not None:
-        updates[:0] = [exported.snapshot.state, *exported.snapshot.waiting]
-    harmful: set[bytes] = set()
-    for attempt in itertools.count(1):
-        document = Document(waiting_bytes_max=sys.maxsize, harmful=harmful)
-        try:
-            for update in updates:
-                document.restore(update)
-            return document.state()
-        except (ProtocolError, DocumentBroken) as error:
-            culprit = error.culprit if isinstance(error, DocumentBroken) else None
-            if culprit is None or attempt > HARMFUL_MAX:
-                raise CommandFailed(f"{exported.document!r} can't be loaded: {error}") from error
-            harmful.add(digest(culprit))
-    raise AssertionError("counted to infinity")
-
-
-def _write(path: Path, data: bytes) -> None:
-    try:
-        path.write_bytes(data)
-    except OSError as error:
-        raise CommandFailed(f"{path} can't be written: {os.strerror(error.errno or 0)}") from error
-
-
 @asynccontextmanager
 async def _opened(store: Store) -> AsyncIterator[None]:
     await store.open()
@@ -250,24 +191,70 @@ async def _opened(store: Store) -> AsyncIterator[None]:
         await store.close()
 
 
-def _settings(database_url: str | None, **changes: object) -> Settings:
-    """Read the settings for a tool, which prints its results and logs only trouble."""
-    settings = Settings.read(database_url=database_url)
-    logs.configure("WARNING")
-    if database_url is not None:
-        # The configured replica is one of the configured database.
-        changes["database_replica_url"] = None
-    changes["database_timeout_s"] = max(settings.database_timeout_s, TIMEOUT_S)
-    return settings.model_copy(update=changes)
-
-
 def _unknown(document: str, store: Store) -> str:
     return f"there is no document {document!r} in {store.describe()}; crdt-sync store stats lists them"
 
 
-def _is_text(name: str) -> bool:
-    """Whether a name can be stored at all; a shell can pass bytes that are no UTF-8."""
-    try:
-        return bool(name.encode())
-    except UnicodeEncodeError:
-        return False
+def _add_migrate(commands: Commands) -> None:
+    command = _add_tool(
+        commands,
+        "migrate",
+        migrate,
+        help="bring the database's schema up to date",
+        description="Create the tables, or bring those of an older release up to date, and say what was done. A "
+        "starting server does the same by itself, unless CRDT_SYNC_DATABASE_MIGRATE is false: then run this, as a "
+        "user who may create tables, before you start the new release.",
+    )
+    command.add_argument(
+        "--check",
+        action="store_true",
+        help="change nothing: exit 0 if the schema is up to date, 1 if it isn't or can't be used",
+    )
+
+
+def _add_stats(commands: Commands) -> None:
+    command = _add_tool(
+        commands,
+        "stats",
+        stats,
+        help="show what every document occupies",
+        description="Show what every document occupies, largest first, and the sums of the store. It only reads, and "
+        "a server may be running. 'unfolded for' is the age of the oldest update that no snapshot has yet: "
+        "with a server running and people editing it stays at seconds.",
+    )
+    command.add_argument("--document", metavar="NAME", help="show this document only; the sums are the store's")
+    command.add_argument("--limit", type=count, default=20, metavar="N", help="show at most N documents (default 20)")
+    add_json(command, "print everything as JSON: all documents, bytes, ISO times")
+
+
+def _add_copy(commands: Commands) -> None:
+    command = add_command(
+        commands,
+        "copy",
+        copy,
+        help="copy all documents to another database",
+        description="Copy all documents from one database to another, with everything that is kept of them: SQLite to "
+        "PostgreSQL, back, or to another of its kind. Each document is read back and compared. Stop the server first: "
+        "what is edited after its document was copied is not in the copy. If it is interrupted, run it again: what is "
+        "there already and equal is skipped.",
+        epilog="A document that is there with another content is left alone, and the exit code is 1. "
+        "docs/how-to/move-between-databases.md has the whole recipe.",
+    )
+    command.add_argument("source_url", metavar="FROM", help=f"the database to read: {URLS}")
+    command.add_argument("target_url", metavar="TO", help="the database to write; its tables are made if need be")
+    command.add_argument(
+        "--overwrite",
+        action="store_true",
+        help="replace documents that differ in TO; what was edited only there is lost",
+    )
+    add_json(command, "print what was done as JSON")
+
+
+def _add_tool(
+    commands: Commands, name: str, run: Callable[..., int], *, help: str, description: str
+) -> argparse.ArgumentParser:
+    """Add a command that works on the configured database."""
+    epilog = "The database is CRDT_SYNC_DATABASE_URL, unless --database names another."
+    command = add_command(commands, name, run, help=help, description=description, epilog=epilog)
+    command.add_argument("--database", dest="database_url", metavar="URL", help=URLS)
+    return command

@@ -1,5 +1,6 @@
 """The command that makes a token: for development, and for trying out a server's keys."""
 
+import argparse
 import json
 import secrets
 import time
@@ -9,10 +10,47 @@ from typing import Final
 
 from auth import CredentialInvalid, Minted, Right, mint, minting_key
 
+from .commands import Commands, add_command, add_json, seconds
 from .settings import PREFIX, InvalidSettings, Settings
 
 PEM_BYTES_MAX: Final = 64 << 10
 _HOW: Final = f"export {PREFIX}JWT_SECRET=$(openssl rand -base64 48)"
+
+
+def add_parser(commands: Commands) -> None:
+    """Add `token`."""
+    command = add_command(
+        commands,
+        "token",
+        token,
+        help="make a token, for development",
+        description="Make a token for a user and print it. It is signed with CRDT_SYNC_JWT_SECRET, which the server has "
+        "to have too, or with a private key whose public half the server has.",
+        epilog="docs/how-to/authenticate.md says what is in a token and how an application makes one.",
+    )
+    command.add_argument("--user", required=True, metavar="ID", help="who it is for (sub)")
+    command.add_argument(
+        "--room",
+        dest="rooms",
+        action="append",
+        required=True,
+        type=_room,
+        metavar="NAME=RIGHT",
+        help="a room, or a prefix and *, and read, write or admin, as in 'trip-*=write'; may be given several times",
+    )
+    command.add_argument(
+        "--ttl", dest="ttl_s", type=seconds, default="1h", metavar="TIME", help="90s, 15m, 1h (the default) or 7d"
+    )
+    command.add_argument("--name", help="what other people see")
+    command.add_argument("--color", help="in what colour they see it: #rgb, #rrggbb or #rrggbbaa")
+    command.add_argument("--id", dest="token_id", metavar="JTI", help="to revoke it by (default: a random one)")
+    command.add_argument("--audience", metavar="AUD", help="(default: the first of CRDT_SYNC_JWT_AUDIENCE)")
+    command.add_argument("--issuer", metavar="ISS", help="(default: the first of CRDT_SYNC_JWT_ISSUER)")
+    command.add_argument(
+        "--private-key", type=Path, metavar="FILE", help="sign with this key in PEM: RSA, EC on P-256 or Ed25519"
+    )
+    command.add_argument("--key-id", metavar="KID", help="what the private key is called in the server's JWKS")
+    add_json(command, "print the claims too, as JSON")
 
 
 def token(
@@ -94,3 +132,10 @@ def _read(path: Path) -> str:
             return file.read(PEM_BYTES_MAX).decode(errors="replace")
     except OSError as error:
         raise InvalidSettings(f"--private-key {path} can't be read: {error.strerror}") from error
+
+
+def _room(text: str) -> tuple[str, Right]:
+    name, _, right = text.rpartition("=")  # names may have a '=' too
+    if not name or right not in ("read", "write", "admin"):
+        raise argparse.ArgumentTypeError(f"{text!r} is not NAME=read, NAME=write or NAME=admin")
+    return name, Right[right.upper()]

@@ -10,7 +10,7 @@ PACKAGES = ("auth", "persistence", "crdt_sync")
 
 # A module imports only from rows above its own.
 ROWS: tuple[frozenset[str], ...] = (
-    frozenset({"errors", "logs", "pacing", "settings"}),
+    frozenset({"errors", "logs", "moments", "pacing", "settings"}),
     frozenset({"blackbox", "bus.__init__", "crowd", "keys", "lib0", "limits", "ranges", "retention", "stores"}),
     frozenset(
         {
@@ -56,8 +56,8 @@ ROWS: tuple[frozenset[str], ...] = (
             "trips",
         }
     ),
-    frozenset({"alignment", "bus.redis", "connection", "history", "restoring", "whose"}),
-    frozenset({"changes", "rollback", "room"}),
+    frozenset({"alignment", "bus.redis", "connection", "formats", "history", "restoring", "verifying", "whose"}),
+    frozenset({"apart", "changes", "rollback", "room"}),
     frozenset({"changes_forms", "checkpoints", "follow", "sessions", "suspects", "time_machine"}),
     frozenset({"rooms"}),
     frozenset({"gateway.access", "gateway.client_address", "gateway.cooldown", "gateway.ops", "gateway.problems"}),
@@ -68,9 +68,19 @@ ROWS: tuple[frozenset[str], ...] = (
     frozenset({"gateway.openapi"}),
     frozenset({"gateway.routing"}),
     frozenset({"gateway.app"}),
-    frozenset({"accepting", "store_copy", "transport"}),
-    frozenset({"serve", "store_reports"}),
-    frozenset({"store_commands", "token_command"}),
+    frozenset({"accepting", "admin", "commands", "store_copy", "tables", "transport"}),
+    frozenset({"admin_api", "admin_store", "room_reports", "serve", "store_reports"}),
+    frozenset({"admins"}),
+    frozenset(
+        {
+            "completion_command",
+            "content_commands",
+            "room_commands",
+            "store_commands",
+            "token_command",
+            "verify_command",
+        }
+    ),
     frozenset({"cli"}),
 )
 # The package's front doors are above everything.
@@ -92,12 +102,13 @@ HOMES = {
     "uvicorn": {"crdt_sync.accepting", "crdt_sync.serve", "crdt_sync.transport"},
     "h11": {"crdt_sync.accepting"},
     "redis": {"crdt_sync.bus.redis_link"},
-    "rich": {"crdt_sync.store_reports"},
+    "rich": {"crdt_sync.tables"},
     "pydantic": {"crdt_sync.settings"},
     "pydantic_settings": {"crdt_sync.settings"},
     "jwt": {"auth.keys"},
     "cryptography": {"auth.keys"},
-    "httpx2": {"auth.fetch"},
+    "httpx2": {"auth.fetch", "crdt_sync.admin_api"},
+    "shtab": {"crdt_sync.completion_command"},
     "asyncpg": {"persistence.postgres_link"},
     "zstandard": {"persistence.blobs"},
     "sqlite3": {

@@ -23,7 +23,7 @@ import pytest
 
 from crdt_sync import cli
 from crdt_sync.document import Document
-from crdt_sync.store_reports import age, printable
+from crdt_sync.tables import age, printable
 from persistence import (
     Chunk,
     Entry,

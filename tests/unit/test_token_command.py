@@ -234,7 +234,7 @@ def test_a_private_key_that_can_not_be_used_is_named(run: Run, tmp_path: Path, c
         (["--user", "ann", "--room", "*"], "'*' is not NAME=read, NAME=write or NAME=admin"),
         (["--user", "ann", "--room", "=read"], "is not NAME=read"),
         (["--user", "ann", "--room", "trip-1=owner"], "is not NAME=read"),
-        (["--user", "ann", "--room", "*=read", "--ttl", "60"], "'60' is no time: 90s, 15m, 1h and 7d are"),
+        (["--user", "ann", "--room", "*=read", "--ttl", "60"], "'60' is no time: 90s, 15m, 1h, 7d and '2 weeks' are"),
         (["--user", "ann", "--room", "*=read", "--ttl", "0s"], "is no time"),
         (["--user", "ann", "--room", "*=read", "--ttl", "-1h"], "--ttl"),
         (["--user", "ann", "--room", "*=read", "--ttl", "١h"], "is no time"),

@@ -1,0 +1,109 @@
+"""How commands show things to people: tables, progress bars, sizes and ages in words. JSON too, for scripts.
+
+The only home of rich. Names of documents come from anybody, so what could steer a terminal is spelled out.
+"""
+
+import json
+import sys
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, is_dataclass
+from datetime import datetime
+from typing import Any, Final
+
+from rich.console import Console
+from rich.filesize import decimal
+from rich.progress import BarColumn, DownloadColumn, Progress, ProgressColumn, TextColumn, TimeRemainingColumn
+from rich.table import Table
+from rich.text import Text
+
+_NAME_COLUMNS_MAX: Final = 60
+# What isn't read on a terminal must not be folded for one of 80 columns.
+_WIDTH_ELSEWHERE: Final = 200
+_UNITS_S: Final = ((86400, "d"), (3600, "h"), (60, "min"), (1, "s"))
+
+size = decimal
+"""Tells a number of bytes: "18.4 kB"."""
+
+
+def print_table(headers: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
+    """Print rows below headers, the first column to the left, numbers to the right."""
+    table = Table(box=None, padding=(0, 1), show_edge=False)
+    first, *others = headers
+    table.add_column(first, overflow="fold", max_width=_NAME_COLUMNS_MAX)
+    for header in others:
+        table.add_column(header, justify="right", no_wrap=True)
+    for name, *cells in rows:
+        table.add_row(Text(printable(name)), *map(Text, cells))
+    _console().print(table)
+
+
+def print_facts(facts: Iterable[tuple[str, str]]) -> None:
+    """Print labels and values, one below the other."""
+    grid = Table.grid(padding=(0, 1))
+    for label, value in facts:
+        grid.add_row("", label, Text(value))
+    _console().print(grid)
+
+
+@contextmanager
+def progress(noun: str, total: int, *, total_bytes: int | None) -> Iterator[Callable[[int], None]]:
+    """Show how far work is, on standard error if that is a terminal.
+
+    Args:
+        noun: What is counted, in the plural.
+        total: How many there are.
+        total_bytes: How many bytes they have together; None if nobody knows.
+
+    Yields:
+        To be called with the bytes of each one that is done.
+    """
+    console = Console(stderr=True)
+    columns: list[ProgressColumn] = [TextColumn(f"{{task.fields[count]}} of {total} {noun}"), BarColumn()]
+    if total_bytes is not None:
+        columns.append(DownloadColumn())
+    bar = Progress(*columns, TimeRemainingColumn(), console=console, transient=True, disable=not console.is_terminal)
+    count = 0
+    with bar:
+        task = bar.add_task("", total=total if total_bytes is None else total_bytes, count=0)
+
+        def advance(one_bytes: int) -> None:
+            nonlocal count
+            count += 1
+            bar.update(task, advance=1 if total_bytes is None else one_bytes, count=count)
+
+        yield advance
+
+
+def age(since: datetime, now: datetime) -> str:
+    """Tell how long ago something was, in the largest unit of which there is a whole one."""
+    seconds = max(0, int((now - since).total_seconds()))
+    size, unit = next(((size, unit) for size, unit in _UNITS_S if seconds >= size), _UNITS_S[-1])
+    return f"{seconds // size} {unit}"
+
+
+def counted(number: int, noun: str) -> str:
+    """Return "1 document", "2 documents"."""
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"
+
+
+def printable(name: str) -> str:
+    """Return a name as it is, but for characters that a terminal would obey, not show."""
+    return "".join(one if one.isprintable() else one.encode("unicode_escape").decode() for one in name)
+
+
+def to_json(value: Any) -> str:
+    """Write JSON with times in ISO 8601; dataclasses are objects."""
+    return json.dumps(value, indent=2, default=_plain)
+
+
+def _plain(value: object) -> object:
+    if isinstance(value, datetime):
+        return value.isoformat()
+    if is_dataclass(value) and not isinstance(value, type):
+        return asdict(value)
+    raise TypeError(f"{type(value).__name__} is not for JSON")
+
+
+def _console() -> Console:
+    return Console(highlight=False, width=None if sys.stdout.isatty() else _WIDTH_ELSEWHERE)
