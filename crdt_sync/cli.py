@@ -9,7 +9,7 @@ from importlib.metadata import version
 
 from persistence import StoreError
 
-from . import content_commands, store_commands, token_command
+from . import completion_command, content_commands, room_commands, store_commands, token_command, verify_command
 from .commands import CommandFailed, Commands, Teaching, add_command
 from .serve import CannotServe, serve
 from .settings import InvalidSettings, Settings
@@ -59,9 +59,12 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("--version", action="version", version=f"crdt-sync {version('crdt-sync')}")
     commands = made.add_subparsers(metavar="COMMAND", required=True)
     _add_serve(commands)
+    room_commands.add_parsers(commands)
+    content_commands.add_parsers(commands)
+    verify_command.add_parser(commands)
     store_commands.add_parsers(commands)
-    content_commands.add_parser(commands)
     token_command.add_parser(commands)
+    completion_command.add_parser(commands, parser)
     return made
 
 

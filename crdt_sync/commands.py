@@ -3,7 +3,7 @@
 import argparse
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Final, TypeAlias
 
@@ -41,8 +41,11 @@ def add_command(
     help: str,
     description: str,
     epilog: str | None = None,
+    examples: Sequence[str] = (),
 ) -> argparse.ArgumentParser:
     """Add a command; `run` gets what is parsed, by name."""
+    if examples:
+        epilog = "\n\n".join([*([epilog] if epilog else []), "examples:", "\n".join(f"  {one}" for one in examples)])
     made = commands.add_parser(name, help=help, description=description, epilog=epilog, formatter_class=Teaching)
     made.set_defaults(run=run)
     return made

@@ -11,6 +11,8 @@ from pydantic import BeforeValidator, Field, SecretStr, ValidationError, field_v
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 PREFIX = "CRDT_SYNC_"
+# What commands show to a server. No setting of a server, and so not refused as an unknown one.
+TOKEN_VARIABLE = PREFIX + "TOKEN"
 
 
 class InvalidSettings(Exception):
@@ -307,7 +309,8 @@ class Settings(BaseSettings):
             InvalidSettings: With one line for every problem.
         """
         given = {name: value for name, value in options.items() if value is not None}
-        lines = [_unknown(name) for name in sorted(os.environ) if _field(name) not in (None, *cls.model_fields)]
+        known = (None, _field(TOKEN_VARIABLE), *cls.model_fields)
+        lines = [_unknown(name) for name in sorted(os.environ) if _field(name) not in known]
         try:
             settings = cls(**given)  # type: ignore[arg-type]
         except ValidationError as error:

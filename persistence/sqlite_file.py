@@ -11,7 +11,7 @@ from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Final
 
-from persistence.store import Schema, StoreUnavailable, StoreUnusable
+from persistence.store import Schema, StoreInUse, StoreUnavailable, StoreUnusable
 
 APPLICATION_ID: Final = int.from_bytes(b"CRDT", "big")
 
@@ -210,7 +210,7 @@ class File:
             self.close()
             if _code(error) != sqlite3.SQLITE_BUSY:
                 raise
-            raise StoreUnusable(
+            raise StoreInUse(
                 f"{self.path} is in use by another server: stop it first, or give this one a file of its own"
             ) from error
 

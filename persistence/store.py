@@ -48,6 +48,10 @@ class HistoryTrimmed(StoreError):
     """The updates asked for were in the log once, and aren't kept any more."""
 
 
+class StoreInUse(StoreUnusable):
+    """Another server has it for itself."""
+
+
 class DocumentExists(StoreError):
     """A document of that name is stored already."""
 

@@ -17,6 +17,7 @@ from persistence import DocumentHead, Revocation, RevocationKind, StoreError
 
 from ..errors import StoreBehind
 from ..pacing import unhurried
+from ..rooms import FORGET_AFTER_S
 from ..sessions import Stay
 from .calls import (
     JSON,
@@ -40,9 +41,7 @@ SCAN_MAX = 10_000
 AFTER = "\x01"
 # A room that is opened to see who is there hears of other nodes' clients within this time.
 PRESENCE_S = 0.3
-# So long after its deletion, no node has a document open any more, whatever messages were lost.
-FORGET_AFTER_S = 60.0
-# And on this one, usually after this.
+# So long after its deletion, this node usually has a document open no more.
 CLOSE_S = 2.0
 # A time near the end of the calendar has no counterpart in some time zones, and stores couldn't read it again.
 UNTIL_MAX = timedelta(days=3653)

@@ -1,7 +1,6 @@
 """What a request to the HTTP API is made of, and what all operations do with one."""
 
 import asyncio
-import json
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from datetime import datetime
@@ -12,9 +11,8 @@ from starlette.responses import Response
 
 from auth import Grant, Right
 
-from ..content import read_content
-from ..content_text import to_text
 from ..errors import DocumentGone, Forbidden, MessageTooBig, StoreBehind
+from ..formats import FORMATS, show
 from ..room import Room
 from ..settings import Settings
 from .access import require
@@ -28,7 +26,6 @@ BODY_TIMEOUT_S = 30.0
 SMALL_BODY_BYTES_MAX = 64 << 10
 UPDATE = "application/octet-stream"
 JSON = "application/json"
-FORMATS = ("update", "json", "rich", "text")
 
 T = TypeVar("T")
 
@@ -172,7 +169,7 @@ async def content_of(call: Call, update: bytes, *, headers: dict[str, str] | Non
     form = read_format(call.request)
     if form == "update":
         return Response(update, media_type=UPDATE, headers=headers)
-    body = await in_thread(call, _show, update, form)
+    body = await in_thread(call, show, update, form)
     return Response(body, media_type="text/plain" if form == "text" else JSON, headers=headers)
 
 
@@ -192,10 +189,3 @@ async def in_thread(call: Call, work: Callable[..., T], *args: object, **options
     """Do long work that is Python: in a thread, the event loop gets its turns. Several would only take them from each other."""
     async with call.parts.showing:
         return await asyncio.to_thread(work, *args, **options)
-
-
-def _show(update: bytes, form: str) -> bytes:
-    content = read_content(update)
-    if form == "text":
-        return to_text(content).encode()
-    return json.dumps(content.to_json(rich=form == "rich"), ensure_ascii=False, allow_nan=False).encode()

@@ -1,5 +1,5 @@
 """All that can be asked of the HTTP API."""
 
-from . import api, past_api
+from . import api, past_api, verify_api
 
-OPERATIONS = (*api.OPERATIONS, *past_api.OPERATIONS)
+OPERATIONS = (*api.OPERATIONS, *past_api.OPERATIONS, *verify_api.OPERATIONS)

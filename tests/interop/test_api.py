@@ -71,6 +71,7 @@ STATUSES: Mapping[str, tuple[int, int, int, int]] = {
     "GET /rooms/{room}/activity": (403, 403, 200, 200),
     "POST /rooms/{room}/restore": (403, 403, 400, 400),
     "POST /rooms/{room}/rollback": (403, 403, 400, 400),
+    "GET /rooms/{room}/verification": (403, 403, 403, 200),
 }
 
 

@@ -12,12 +12,12 @@ import subprocess
 import sys
 import time
 import tracemalloc
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import pytest
 
@@ -36,11 +36,11 @@ from persistence import (
     StoreUnavailable,
     Version,
     VersionContent,
-    open_store,
 )
 from persistence.memory import MemoryStore
 from persistence.sqlite import SqliteStore
 from tests.support.clients import NodeClients
+from tests.support.command import Result, content, fill, run_outside, with_store
 from tests.support.database import stored_updates
 from tests.support.fakes import Editor, typed
 from tests.support.postgres import execute
@@ -50,7 +50,6 @@ from tests.support.yjs import Yjs
 ROOT = Path(__file__).parents[2]
 NOW = datetime(2026, 5, 4, 3, 2, 1, 123456, tzinfo=UTC)
 NOBODY = "postgresql://ann:s3cret@127.0.0.1:1/trips"
-T = TypeVar("T")
 
 TRIP = Export("trip-1", NOW, 3, None, tuple(Row(n, b"update %d" % n, "ann", NOW) for n in (1, 2, 3)))
 ZURICH = Export(
@@ -78,15 +77,6 @@ FOLDED = Export("folded", NOW, 2, Snapshot("folded", seq=2, state=b"s", state_ve
 TRIPS = (FOLDED, TRIP, ZURICH)
 
 
-@dataclass
-class Result:
-    """What a command did."""
-
-    code: int
-    out: str
-    err: str
-
-
 Run = Callable[..., Result]
 
 
@@ -110,48 +100,6 @@ def run(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> 
         return Result(code, *capsys.readouterr())
 
     return run
-
-
-def run_outside(*arguments: str | Path, cwd: Path = ROOT, env: dict[str, str] | None = None) -> Result:
-    """Run `crdt-sync` in a process of its own."""
-    done = subprocess.run(
-        [sys.executable, "-m", "crdt_sync", *arguments],
-        cwd=cwd,
-        env={**os.environ, "PYTHONPATH": str(ROOT), **(env or {})},
-        capture_output=True,
-        timeout=60,
-        check=False,
-    )
-    return Result(done.returncode, done.stdout.decode(), done.stderr.decode())
-
-
-def with_store(url: str, job: Callable[[Store], Awaitable[T]]) -> T:
-    async def work() -> T:
-        store = open_store(url)
-        await store.open()
-        try:
-            return await job(store)
-        finally:
-            await store.close()
-
-    return asyncio.run(work())
-
-
-def fill(url: str, *exports: Export) -> None:
-    async def put(store: Store) -> None:
-        for export in exports:
-            await store.put(export)
-
-    with_store(url, put)
-
-
-def content(url: str) -> list[Export | None]:
-
-    async def read(store: Store) -> list[Export | None]:
-        heads = sorted([*await store.documents(), *await store.documents(deleted=True)])
-        return [await store.export(head.name, deleted=True, history=True) for head in heads]
-
-    return with_store(url, read)
 
 
 @pytest.fixture
