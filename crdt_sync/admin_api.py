@@ -3,6 +3,7 @@
 A home of httpx2, which speaks to the server; the other one fetches keys.
 """
 
+from dataclasses import fields
 from datetime import datetime
 from typing import Any, Final
 from urllib.parse import quote
@@ -17,6 +18,12 @@ from .verifying import Checked, Finding
 # A large document may have to be loaded, and shown, first.
 TIMEOUT_S: Final = 120.0
 PAGE: Final = 1000
+_MEDIA_TYPES: Final = {
+    "update": "application/octet-stream",
+    "json": "application/json",
+    "rich": "application/json",
+    "text": "text/plain",
+}
 
 
 class ApiAdmin:
@@ -65,7 +72,8 @@ class ApiAdmin:
         after: str | None = ""
         while after is not None:
             query = {"after": after, "limit": str(PAGE)} | ({} if deleted else {"prefix": prefix})
-            page = self._ask("GET", path, query=query, needs="admin in '*'" if deleted else "some right").json()
+            answer = self._ask("GET", path, query=query, needs="admin in '*'" if deleted else "some right")
+            page = self._json(answer, "rooms", "next")
             found += [_facts(one) for one in page["rooms"] if one["name"].startswith(prefix)]
             after = page["next"]
         return found
@@ -77,44 +85,52 @@ class ApiAdmin:
             for one in self.rooms(deleted=True, prefix=name) if _title(answer) == "document deleted" else ():
                 if one.name == name:
                     return one
-        shown = self._judged(answer, needs=f"read in {name!r}").json()
+        shown = self._json(self._judged(answer, needs=f"read in {name!r}"), "name", "seq")
         connections = self._try("GET", f"{_path(name)}/connections")
         users = None
         if connections.status_code == 200:  # for admins only
-            users = tuple(sorted({one["user"] for one in connections.json()["connections"] if one["user"]}))
+            listed = self._json(connections, "connections")["connections"]
+            users = tuple(sorted({one["user"] for one in listed if one["user"]}))
         return _facts(shown, connected_users=users)
 
     def delete(self, name: str) -> None:
         """See `Admin`."""
-        self._ask("DELETE", _path(name), needs=f"admin in {name!r}")
+        self._do("DELETE", _path(name), name)
 
     def undelete(self, name: str) -> None:
         """See `Admin`."""
-        self._ask("POST", f"{_path(name, 'deleted')}/undelete", needs=f"admin in {name!r}")
+        self._do("POST", f"{_path(name, 'deleted')}/undelete", name)
 
     def purge(self, name: str) -> None:
         """See `Admin`."""
-        self._ask("DELETE", _path(name, "deleted"), needs=f"admin in {name!r}")
+        self._do("DELETE", _path(name, "deleted"), name)
 
     def export(self, name: str, form: str) -> Exported:
         """See `Admin`."""
-        return Exported(
-            self._ask("GET", f"{_path(name)}/document", query={"format": form}, needs=f"read in {name!r}").content
-        )
+        answer = self._ask("GET", f"{_path(name)}/document", query={"format": form}, needs=f"read in {name!r}")
+        if _media_type(answer) != _MEDIA_TYPES[form]:
+            raise self._somebody_else(answer)
+        return Exported(answer.content)
 
     def apply(self, name: str, update: bytes) -> Imported:
         """See `Admin`."""
         before = self._try("GET", _path(name))
-        created = before.status_code == 404 or (before.is_success and before.json()["seq"] == 0)
+        created = before.status_code == 404 or (before.is_success and self._json(before, "seq")["seq"] == 0)
         answer = self._ask("POST", f"{_path(name)}/updates", content=update, needs=f"write in {name!r}")
-        outcome = answer.json()["outcome"]
+        outcome = self._json(answer, "outcome")["outcome"]
         return Imported(outcome, created and outcome != "repeat")
 
     def verify(self, name: str) -> Checked:
         """See `Admin`."""
-        found = self._ask("GET", f"{_path(name)}/verification", needs=f"admin in {name!r}").json()
+        answer = self._ask("GET", f"{_path(name)}/verification", needs=f"admin in {name!r}")
+        found = self._json(answer, *(one.name for one in fields(Checked)))
         problems = tuple(Finding(**one) for one in found.pop("problems"))
         return Checked(**found, problems=problems)
+
+    def _do(self, method: str, path: str, name: str) -> None:
+        answer = self._ask(method, path, needs=f"admin in {name!r}")
+        if answer.status_code != 204:
+            raise self._somebody_else(answer)
 
     def _ask(
         self, method: str, path: str, *, needs: str, query: dict[str, str] | None = None, content: bytes | None = None
@@ -137,9 +153,7 @@ class ApiAdmin:
             return answer
         title = _title(answer)
         if title is None:
-            raise CommandFailed(
-                f"{self._url} answers {answer.status_code}: is that a crdt-sync server, and the whole path?"
-            )
+            raise self._somebody_else(answer)
         detail = answer.json().get("detail")
         text = f"the server at {self._url} says: {title}" + (f": {detail}" if detail else "")
         if answer.status_code == 401:
@@ -150,6 +164,22 @@ class ApiAdmin:
             text += f"; try again in {answer.headers['retry-after']} s"
         raise CommandFailed(text)
 
+    def _json(self, answer: httpx2.Response, *names: str) -> dict[str, Any]:
+        """The object that was answered, with these members."""
+        try:
+            found = answer.json()
+        except ValueError as error:
+            raise self._somebody_else(answer) from error
+        if not isinstance(found, dict) or not found.keys() >= set(names):
+            raise self._somebody_else(answer)
+        return found
+
+    def _somebody_else(self, answer: httpx2.Response) -> CommandFailed:
+        return CommandFailed(
+            f"{self._url} answers {answer.status_code}, but not as expected: is that a crdt-sync server of this version, and "
+            "the whole path?"
+        )
+
 
 def _path(name: str, kind: str = "rooms") -> str:
     if not is_text(name):
@@ -158,9 +188,13 @@ def _path(name: str, kind: str = "rooms") -> str:
     return f"/{kind}/{quote(name, safe='').replace('.', '%2E')}"
 
 
+def _media_type(answer: httpx2.Response) -> str:
+    return str(answer.headers.get("content-type", "")).partition(";")[0]
+
+
 def _title(answer: httpx2.Response) -> str | None:
     """The title of a problem; None if the answer is none, so that somebody else gave it."""
-    if answer.headers.get("content-type") != "application/problem+json":
+    if _media_type(answer) != "application/problem+json":
         return None
     try:
         return str(answer.json()["title"])
