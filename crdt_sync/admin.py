@@ -63,7 +63,10 @@ class Imported:
 
 
 class Admin(Protocol):
-    """What can be done with documents. Every verb raises `CommandFailed` if it can't be done; nothing has changed then."""
+    """What can be done with documents.
+
+    Every verb raises `CommandFailed` if it can't be done, `NoSuchDocument` if that is why; nothing has changed then.
+    """
 
     notice: str | None
     """When running servers, and their clients, see what is changed here, if that isn't at once; for people."""

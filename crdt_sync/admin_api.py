@@ -11,7 +11,7 @@ from urllib.parse import quote
 import httpx2
 
 from .admin import Exported, Imported, RoomFacts
-from .commands import CommandFailed, is_text
+from .commands import CommandFailed, NoSuchDocument, is_text
 from .settings import TOKEN_VARIABLE
 from .verifying import Checked, Finding
 
@@ -154,6 +154,8 @@ class ApiAdmin:
         title = _title(answer)
         if title is None:
             raise self._somebody_else(answer)
+        if title in ("no such document", "no such deleted document"):
+            raise NoSuchDocument(f"the server at {self._url} says: {title}")
         detail = answer.json().get("detail")
         text = f"the server at {self._url} says: {title}" + (f": {detail}" if detail else "")
         if answer.status_code == 401:

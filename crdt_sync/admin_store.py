@@ -18,7 +18,7 @@ from persistence import DocumentStats, Export, StoreCorrupt
 from .admin import Exported, Imported, RoomFacts
 from .apart import Apart
 from .bus import open_bus
-from .commands import CommandFailed, is_text
+from .commands import CommandFailed, NoSuchDocument, is_text
 from .document import Document, State, digest
 from .errors import DocumentBroken, MessageTooBig, ProtocolError, SyncError
 from .formats import show
@@ -33,6 +33,7 @@ T = TypeVar("T")
 
 # As many updates may break a document when it is put together, and are left out then, as in a room.
 HARMFUL_MAX: Final = 64
+VERIFY_S_MAX: Final = 600
 
 
 class StoreAdmin:
@@ -49,7 +50,7 @@ class StoreAdmin:
     def __init__(self, settings: Settings, *, writes: bool = False) -> None:
         self._settings = settings
         self._store = make_store(settings, read_only=not writes)
-        self._apart = Apart()
+        self._apart = Apart(limit_s=VERIFY_S_MAX)
         self._harmful: dict[str, set[bytes]] | None = None
         self._runner = asyncio.Runner()
         self.notice: str | None = None
@@ -106,13 +107,13 @@ class StoreAdmin:
     def undelete(self, name: str) -> None:
         """See `Admin`."""
         if not is_text(name) or not self._run(self._store.undelete(name)):
-            raise CommandFailed(self._not_deleted(name))
+            raise NoSuchDocument(self._not_deleted(name))
 
     def purge(self, name: str) -> None:
         """See `Admin`."""
         found = self._run(self._store.documents(deleted=True, start=name, limit=1)) if is_text(name) else []
         if not found or found[0].name != name or found[0].deleted_at is None:
-            raise CommandFailed(self._not_deleted(name))
+            raise NoSuchDocument(self._not_deleted(name))
         # Whoever has it open still could write old updates into a new document.
         wait_s = FORGET_AFTER_S - (datetime.now(UTC) - found[0].deleted_at).total_seconds() if self._store.shared else 0
         if wait_s > 0:
@@ -192,7 +193,7 @@ class StoreAdmin:
         return export
 
     def _unknown(self, name: str) -> CommandFailed:
-        return CommandFailed(
+        return NoSuchDocument(
             f"there is no document {name!r} in {self._store.describe()}; crdt-sync rooms list lists them"
         )
 

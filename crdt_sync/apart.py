@@ -12,9 +12,14 @@ from .verifying import Checked, Finding, check
 
 
 class Apart:
-    """Calls `check` elsewhere. The process is made when it is needed, and anew after a crash; `close` ends it."""
+    """Calls `check` elsewhere. The process is made when it is needed, and anew after a crash; `close` ends it.
 
-    def __init__(self) -> None:
+    Args:
+        limit_s: What takes longer is as bad as a crash.
+    """
+
+    def __init__(self, *, limit_s: int) -> None:
+        self._limit_s = limit_s
         self._process: BaseProcess | None = None
         self._pipe: Connection | None = None
 
@@ -29,10 +34,9 @@ class Apart:
             found = self._pipe.recv()
         except (EOFError, OSError):
             self._process.join()
-            code = self._process.exitcode
+            why = self._end_of(self._process.exitcode or 0)
             self.close()
-            text = f"a process that loads the document ends with exit code {code}"
-            return Checked(export.document, problems=(Finding("crashes", text),))
+            return Checked(export.document, problems=(Finding("crashes", f"a process that loads the document {why}"),))
         if isinstance(found, Exception):
             raise found
         assert isinstance(found, Checked)
@@ -46,10 +50,15 @@ class Apart:
             self._process.join()
         self._pipe = self._process = None
 
+    def _end_of(self, code: int) -> str:
+        if code == -signal.SIGALRM:
+            return f"takes longer than {self._limit_s} s"
+        return f"ends with {signal.Signals(-code).name if code < 0 else f'exit code {code}'}"
+
     def _start(self) -> None:
         context = multiprocessing.get_context("spawn")
         pipe, other = context.Pipe()
-        process = context.Process(target=_serve, args=(other,), daemon=True)
+        process = context.Process(target=_serve, args=(other, self._limit_s), daemon=True)
         # Ctrl-C waits until there is a whole process, and is nothing that this one hears of.
         before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
         try:
@@ -61,14 +70,18 @@ class Apart:
             signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
-def _serve(pipe: Connection) -> None:
+def _serve(pipe: Connection, limit_s: int) -> None:
     while True:
         try:
             export, harmful = pipe.recv()
         except EOFError:
             return
+        # Ends native code too.
+        signal.alarm(limit_s)
         try:
-            pipe.send(check(export, harmful))
+            checked = check(export, harmful)
+            signal.alarm(0)
+            pipe.send(checked)
         except OSError:
             return
         except Exception as error:

@@ -33,6 +33,10 @@ class CommandFailed(Exception):
     """The command can't do what it was asked for. The text says why and what to do."""
 
 
+class NoSuchDocument(CommandFailed):
+    """There is no document of that name, or none that was deleted."""
+
+
 def add_command(
     commands: Commands,
     name: str,

@@ -17,7 +17,10 @@ def export(*, place: Place, room: str, form: str, output: Path | None, as_json: 
         raise CommandFailed("--json tells what was written, and where: it needs --output FILE")
     with place.admin("export", room) as admin:
         exported = admin.export(room, form)
-    if output is None:
+    if output is None and sys.stdout.isatty():
+        # Not as it is: what people wrote could steer a terminal.
+        print("\n".join(printable(line) for line in exported.data.decode().rstrip("\n").split("\n")))
+    elif output is None:
         sys.stdout.buffer.write(exported.data)
     else:
         write_file(output, exported.data)

@@ -69,7 +69,9 @@ def purge(*, place: Place, room: str, yes: bool, as_json: bool) -> int:
         if facts.deleted_at is None:
             raise CommandFailed(f"{room!r} isn't deleted: crdt-sync rooms delete {room!r} comes first")
         confirm(f"Forget {printable(room)!r} at {admin.describe()}, for good? Nothing brings it back.", yes=yes)
-        return _purge(admin, [facts], as_json=as_json)
+        admin.purge(room)
+    _report([facts], {}, as_json=as_json)
+    return 0
 
 
 def collect(*, place: Place, older_than: str, dry_run: bool, yes: bool, as_json: bool) -> int:
@@ -90,24 +92,26 @@ def collect(*, place: Place, older_than: str, dry_run: bool, yes: bool, as_json:
             return 0
         if due:
             confirm(f"Forget {counted(len(due), 'document')} at {admin.describe()}, for good?", yes=yes)
-        return _purge(admin, due, as_json=as_json)
+        purged: list[RoomFacts] = []
+        failed: dict[str, str] = {}
+        for one in due:
+            try:
+                admin.purge(one.name)
+                purged.append(one)
+            except CommandFailed as error:
+                failed[one.name] = str(error)
+    _report(purged, failed, as_json=as_json)
+    return 1 if failed else 0
 
 
-def _purge(admin: Admin, rooms: Sequence[RoomFacts], *, as_json: bool) -> int:
-    purged: list[RoomFacts] = []
-    failed: dict[str, str] = {}
-    for one in rooms:
-        try:
-            admin.purge(one.name)
-            purged.append(one)
-        except CommandFailed as error:
-            failed[one.name] = str(error)
+def _report(purged: Sequence[RoomFacts], failed: dict[str, str], *, as_json: bool) -> None:
     now = datetime.now(UTC)
     if as_json:
         print(to_json({"purged_at": now, "purged": [known(one) for one in purged], "failed": failed}))
-    else:
-        print_purged(purged, failed, now=now)
-    return 1 if failed else 0
+    elif purged:
+        print_purged(purged, now=now)
+    for reason in failed.values():
+        print(f"crdt-sync: {reason}", file=sys.stderr)
 
 
 def _say(admin: Admin, room: str, done: str, as_json: bool, text: str) -> None:

@@ -5,7 +5,7 @@ from dataclasses import fields
 from datetime import datetime
 
 from .admin import RoomFacts, total_bytes
-from .tables import age, counted, print_facts, print_table, size
+from .tables import age, counted, print_facts, print_table, printable, size
 from .verifying import ADVICE, Checked
 
 _REMAINS = (
@@ -44,21 +44,18 @@ def print_room(room: RoomFacts, *, now: datetime) -> None:
     print_facts(_lines(room, now))
 
 
-def print_purged(purged: Sequence[RoomFacts], failed: dict[str, str], *, now: datetime) -> None:
+def print_purged(purged: Sequence[RoomFacts], *, now: datetime) -> None:
     """Print what was forgotten, and what wasn't reached."""
-    if purged:
-        print("forgotten:")
-        print_rooms(purged, limit=len(purged), now=now)
-        print(f"\n{_REMAINS}.")
-    for reason in failed.values():
-        print(f"left: {reason}")
+    print("forgotten:")
+    print_rooms(purged, limit=len(purged), now=now)
+    print(f"\n{_REMAINS}.")
 
 
 def print_verified(found: Sequence[Checked], elapsed_s: float) -> None:
     """Print what is wrong, what to do, and how much was read."""
     wrong = [one for one in found if one.problems]
     for one in wrong:
-        print(f"{one.name!r}:")
+        print(f"{printable(one.name)!r}:")
         for problem in one.problems:
             print(f"  {problem.text}")
     kinds = {problem.kind: None for one in wrong for problem in one.problems}
@@ -68,9 +65,11 @@ def print_verified(found: Sequence[Checked], elapsed_s: float) -> None:
         print()
     for one in found:
         if one.waiting:
-            print(f"{one.name!r}: {counted(one.waiting, 'update')} can't be integrated: what to build on is missing")
+            print(
+                f"{printable(one.name)!r}: {counted(one.waiting, 'update')} can't be integrated: what to build on is missing"
+            )
         if one.quarantined:
-            print(f"{one.name!r}: {counted(one.quarantined, 'update')} left out, being quarantined")
+            print(f"{printable(one.name)!r}: {counted(one.quarantined, 'update')} left out, being quarantined")
     print(
         f"checked {counted(len(found), 'document')}: {counted(sum(one.updates for one in found), 'update')}, "
         f"{counted(sum(one.has_snapshot for one in found), 'snapshot')}, "

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 from .admin import RoomFacts, total_bytes
 from .admins import Place, add_place
-from .commands import Commands, add_command, add_json
+from .commands import Commands, NoSuchDocument, add_command, add_json
 from .room_reports import print_verified
 from .tables import progress, to_json
 from .verifying import ADVICE, Checked
@@ -23,7 +23,12 @@ def verify(*, place: Place, rooms: Sequence[str], strict: bool, as_json: bool) -
         every = [*admin.rooms(), *admin.rooms(deleted=True)] if not rooms else [RoomFacts(name=one) for one in rooms]
         with progress("documents", len(every), total_bytes=total_bytes(every)) as advance:
             for one in every:
-                found.append(admin.verify(one.name))
+                try:
+                    found.append(admin.verify(one.name))
+                except NoSuchDocument:
+                    if rooms:
+                        raise
+                    # Forgotten since it was listed.
                 advance(one.size_bytes or 0)
         where = admin.describe()
     elapsed_s = time.monotonic() - started

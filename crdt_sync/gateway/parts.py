@@ -28,3 +28,5 @@ class Parts:
     load: Load
     showing: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(1))
     """Held by whoever shows a document's content."""
+    verifying: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(1))
+    """Held by whoever checks what is stored of one."""

@@ -162,8 +162,8 @@ async def test_purge_that_comes_too_early_is_told_when_to_come_back(shared_serve
 
     if result.code:  # SQLite's may be closed by now
         assert re.fullmatch(
-            rf"left: the server at {web(shared_server)} says: deleted just now: it may still be open somewhere; try again in \d+ s\n",
-            result.out,
+            rf"crdt-sync: the server at {web(shared_server)} says: deleted just now: it may still be open somewhere; try again in \d+ s\n",
+            result.err,
         )
     else:
         assert "sqlite" in shared_server.database_url

@@ -267,9 +267,9 @@ def test_room_that_a_server_may_still_have_open_is_not_purged(run: Run, postgres
 
     result = run("rooms", "purge", "trip-1", "--yes", "--database", postgres_url)
 
-    assert result.code == 1
+    assert (result.code, result.out) == (1, "")
     assert re.fullmatch(
-        r"left: 'trip-1' was deleted just now, and a server may have it open: wait \d\d s\n", result.out
+        r"crdt-sync: 'trip-1' was deleted just now, and a server may have it open: wait \d\d s\n", result.err
     )
     (kept,) = content(postgres_url)
     assert kept is not None
@@ -333,6 +333,30 @@ def test_document_is_exported_for_programs_and_people(run: Run, url: str) -> Non
     assert json.loads(forms["json"].out) == {"text": "hello"}
     assert json.loads(forms["rich"].out)["text"]["$"] == "text"
     assert forms["text"].out == "text:\n  hello\n"
+
+
+def test_export_leaves_a_terminal_alone_whatever_people_wrote(sqlite_url: str) -> None:
+    fill(sqlite_url, log_of("evil", Editor(1).type("a\x1b[2J\x9bb\nc")))
+    controller, terminal = pty.openpty()
+    command = [sys.executable, "-m", "crdt_sync", "export", "evil", "--format", "text", "--database", sqlite_url]
+    done = subprocess.run(command, cwd=ROOT, stdout=terminal, timeout=60, check=False)
+    os.close(terminal)
+    shown = os.read(controller, 1 << 16).decode()
+    os.close(controller)
+
+    assert done.returncode == 0
+    assert shown == "text:\r\n  a\\x1b[2J\\x9bb\r\n  c\r\n"
+
+
+def test_gc_goes_on_after_one_that_can_not_be_purged(run: Run, postgres_url: str) -> None:
+    fill(postgres_url, EMPTIED, log_of("lately", *HELLO, deleted_at=datetime.now(UTC) - timedelta(seconds=5)))
+
+    result = run("gc", "--older-than", "1s", "--yes", "--json", "--database", postgres_url)
+
+    told = json.loads(result.out)
+    assert ([one["name"] for one in told["purged"]], list(told["failed"])) == (["trip-2"], ["lately"])
+    assert result.code == 1
+    assert "crdt-sync: 'lately' was deleted just now" in result.err
 
 
 def test_export_says_to_scripts_what_was_written(run: Run, sqlite_url: str, tmp_path: Path) -> None:

@@ -188,8 +188,8 @@ def test_flipped_bits_are_found_unless_they_make_sense(yjs: Yjs) -> None:
     assert all(in_vector)
 
 
-def test_crash_of_the_process_that_checks_is_a_problem_of_the_document(monkeypatch: pytest.MonkeyPatch) -> None:
-    apart = Apart()
+def test_crash_of_the_process_that_checks_is_a_problem_of_the_document() -> None:
+    apart = Apart(limit_s=60)
     export = stored(typed("abc"))
     try:
         before = apart.check(export, ())
@@ -201,8 +201,19 @@ def test_crash_of_the_process_that_checks_is_a_problem_of_the_document(monkeypat
     finally:
         apart.close()
 
-    assert crashed.problems == (Finding("crashes", "a process that loads the document ends with exit code -9"),)
+    assert crashed.problems == (Finding("crashes", "a process that loads the document ends with SIGKILL"),)
     assert before == after == check(export)
+
+
+def test_document_that_takes_too_long_is_a_problem() -> None:
+    editor = Editor(1)
+    apart = Apart(limit_s=1)
+    try:
+        slow = apart.check(stored([editor.type("x")] + [editor.type("y")] * 200_000), ())
+    finally:
+        apart.close()
+
+    assert slow.problems == (Finding("crashes", "a process that loads the document takes longer than 1 s"),)
 
 
 def test_large_updates_that_wait_for_each_other_are_in_order() -> None:
