@@ -113,6 +113,12 @@ def test_a_variable_that_is_no_setting_is_refused_with_the_one_that_was_meant(mo
     assert second.startswith("CRDT_SYNC_PORT='x'")
 
 
+def test_token_that_commands_show_to_a_server_is_no_unknown_setting(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CRDT_SYNC_TOKEN", "abc")
+
+    assert Settings.read() == Settings()
+
+
 def test_names_in_a_list_have_commas_between_them(monkeypatch: pytest.MonkeyPatch) -> None:
     for text in ("api", " api ", "api,web", "api , web", '["api", "web"]'):
         monkeypatch.setenv("CRDT_SYNC_JWT_AUDIENCE", text)
