@@ -199,8 +199,8 @@ def _add_purge(commands: Commands) -> None:
         help="forget a deleted document for good",
         description="Forget a deleted document for good: updates, who wrote them, snapshot, name. Prints what was forgotten, for your records. The "
         "name may be used anew then, also by an old copy on somebody's device, which comes back with its owner.\n\n"
-        "On PostgreSQL, and through --url, this is refused for a minute after the deletion, in which a server may have the document open.",
-        examples=["crdt-sync rooms delete trip-1 && sleep 60 && crdt-sync rooms purge trip-1"],
+        "On PostgreSQL, and through --url, this is refused for 90 s after the deletion, in which a server may have the document open, or Redis its last edits.",
+        examples=["crdt-sync rooms delete trip-1 && sleep 90 && crdt-sync rooms purge trip-1"],
     )
     _add_yes(command)
 

@@ -43,8 +43,9 @@ T = TypeVar("T")
 TICK_S = 1.0
 # How often it is compared, in one query for all rooms, whether the store has something that this node lacks.
 COMPARE_S = 20.0
-# So long after its deletion, no node has a document open any more, whatever messages were lost.
-FORGET_AFTER_S = 60.0
+# So long after its deletion, no node has a document open any more, whatever messages were lost; that takes 20 s. And what was
+# edited until then is no longer in the log in Redis, which keeps it for 65 s: it would come back with the name.
+FORGET_AFTER_S = 90.0
 # How long opening a room waits for the bus.
 BUS_TIMEOUT_S = 1.0
 # How often it is looked for what nodes that are gone have left, and how many rooms are brought home at once.

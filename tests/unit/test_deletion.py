@@ -8,8 +8,11 @@ from datetime import UTC, datetime
 import pytest
 
 from crdt_sync.bus.memory import Hub, MemoryBus
+from crdt_sync.bus.redis_sender import RENEW_S
+from crdt_sync.bus.redis_state import Limits
 from crdt_sync.envelope import Kind
 from crdt_sync.errors import DocumentGone, Draining, RoomUnavailable
+from crdt_sync.rooms import COMPARE_S, FORGET_AFTER_S
 from persistence.memory import MemoryStore
 from tests.support.fakes import (
     Client,
@@ -242,3 +245,8 @@ async def test_a_word_of_a_deletion_that_comes_when_the_document_is_back_closes_
         here.rooms.nodes.tell(Kind.DELETED, b"room")  # type: ignore[union-attr]
         await until(lambda: ann.closed is not None)
         assert ann.closed == GONE
+
+
+def test_name_is_not_given_again_before_redis_has_forgotten_what_was_edited_last() -> None:
+    """Or the first to open the new document would find the end of the old one in the short-term log."""
+    assert COMPARE_S + Limits().log_age_s + RENEW_S < FORGET_AFTER_S
