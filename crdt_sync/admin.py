@@ -25,11 +25,14 @@ class RoomFacts:
     """How many are in the log."""
     snapshot_seq: int | None = None
     """What the snapshot has; 0 if there is none."""
+    history_bytes: int | None = None
+    """What is kept of the updates that the snapshot has, as stored."""
+    versions: int | None = None
     created_at: datetime | None = None
     edited_at: datetime | None = None
-    """When the last update that is still in the log was accepted."""
+    """When the last update that is kept, in log or history, was accepted."""
     users: tuple[str, ...] | None = None
-    """Whose updates are in the log."""
+    """Whose updates are kept."""
     open: bool | None = None
     """Whether the server that was asked has it open."""
     connections: int | None = None

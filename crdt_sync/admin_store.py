@@ -5,8 +5,6 @@ configured the other nodes hear of it at once. Without, they look at the databas
 """
 
 import asyncio
-import itertools
-import sys
 from collections.abc import AsyncIterator, Coroutine
 from contextlib import asynccontextmanager, suppress
 from dataclasses import replace
@@ -19,11 +17,13 @@ from .admin import Exported, Imported, RoomFacts
 from .apart import Apart
 from .bus import open_bus
 from .commands import CommandFailed, NoSuchDocument, is_text
-from .document import Document, State, digest
+from .document import State
 from .errors import DocumentBroken, MessageTooBig, ProtocolError, SyncError
 from .formats import show
 from .gateway.sync import check_room_name
 from .journal import Journal
+from .pacing import at_once
+from .replay import replaying
 from .rooms import COMPARE_S, FORGET_AFTER_S, Rooms
 from .settings import Settings
 from .stores import make_store
@@ -31,8 +31,6 @@ from .verifying import Checked, Finding
 
 T = TypeVar("T")
 
-# As many updates may break a document when it is put together, and are left out then, as in a room.
-HARMFUL_MAX: Final = 64
 VERIFY_S_MAX: Final = 600
 
 
@@ -84,13 +82,14 @@ class StoreAdmin:
             raise self._unknown(name)
         try:
             export = self._export(name, deleted=True)
+            spans = self._run(self._store.timeline(name))
         except StoreCorrupt:
             return _facts(stats)
         return replace(
             _facts(stats),
             created_at=export.created_at,
-            edited_at=max((row.accepted_at for row in export.rows), default=None),
-            users=tuple(sorted({row.user_id for row in export.rows if row.user_id is not None})),
+            edited_at=max((span.until_at for span in spans), default=None),
+            users=tuple(sorted({user for span in spans for user in span.users if user is not None})),
         )
 
     def delete(self, name: str) -> None:
@@ -145,7 +144,7 @@ class StoreAdmin:
     def verify(self, name: str) -> Checked:
         """See `Admin`."""
         try:
-            export = self._export(name, deleted=True)
+            export = self._export(name, deleted=True, history=True)
         except StoreCorrupt as error:
             return Checked(name, problems=(Finding("unreadable", str(error)),))
         if self._harmful is None:
@@ -186,8 +185,8 @@ class StoreAdmin:
             if bus is not None:
                 await bus.close()
 
-    def _export(self, name: str, *, deleted: bool = False) -> Export:
-        export = self._run(self._store.export(name, deleted=deleted)) if is_text(name) else None
+    def _export(self, name: str, *, deleted: bool = False, history: bool = False) -> Export:
+        export = self._run(self._store.export(name, deleted=deleted, history=history)) if is_text(name) else None
         if export is None:
             raise self._unknown(name)
         return export
@@ -214,28 +213,18 @@ def _facts(one: DocumentStats) -> RoomFacts:
     return RoomFacts(
         name=one.document,
         seq=one.head_seq,
-        size_bytes=one.log_bytes + one.snapshot_bytes,
+        size_bytes=one.log_bytes + one.snapshot_bytes + one.history_bytes + one.version_bytes,
         updates=one.rows,
         snapshot_seq=one.snapshot_seq,
+        history_bytes=one.history_bytes,
+        versions=one.versions,
         deleted_at=one.deleted_at,
     )
 
 
-def _put_together(exported: Export) -> State:
+def _put_together(export: Export) -> State:
     """Make a document of what is stored, as a room does, without what breaks it."""
-    updates = [row.update for row in exported.rows]
-    if exported.snapshot is not None:
-        updates[:0] = [exported.snapshot.state, *exported.snapshot.waiting]
-    harmful: set[bytes] = set()
-    for attempt in itertools.count(1):
-        document = Document(waiting_bytes_max=sys.maxsize, harmful=harmful)
-        try:
-            for update in updates:
-                document.restore(update)
-            return document.state()
-        except (ProtocolError, DocumentBroken) as error:
-            culprit = error.culprit if isinstance(error, DocumentBroken) else None
-            if culprit is None or attempt > HARMFUL_MAX:
-                raise CommandFailed(f"{exported.document!r} can't be loaded: {error}") from error
-            harmful.add(digest(culprit))
-    raise AssertionError("counted to infinity")
+    try:
+        return at_once(replaying(export.snapshot, [row.update for row in export.rows])).state()
+    except (ProtocolError, DocumentBroken) as error:
+        raise CommandFailed(f"{export.document!r} can't be loaded: {error}") from error

@@ -2,7 +2,9 @@
 
 import multiprocessing
 import signal
-from collections.abc import Collection
+import threading
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager
 from multiprocessing.connection import Connection
 from multiprocessing.process import BaseProcess
 
@@ -59,15 +61,31 @@ class Apart:
         context = multiprocessing.get_context("spawn")
         pipe, other = context.Pipe()
         process = context.Process(target=_serve, args=(other, self._limit_s), daemon=True)
-        # Ctrl-C waits until there is a whole process, and is nothing that this one hears of.
-        before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-        try:
+        with _uninterrupted():
             process.start()
             self._process, self._pipe = process, pipe
             # Nobody else has it then, so that the end of one of both is seen by the other.
             other.close()
-        finally:
-            signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+@contextmanager
+def _uninterrupted() -> Iterator[None]:
+    """Have Ctrl-C wait, and processes that are started never hear of it.
+
+    A signal that this thread blocks may go to another one, and still interrupts the main thread: hence the handler.
+    """
+    came: list[int] = []
+    is_main = threading.current_thread() is threading.main_thread()
+    handler = signal.signal(signal.SIGINT, lambda number, _: came.append(number)) if is_main else None
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+        if is_main:
+            signal.signal(signal.SIGINT, handler)
+    if came:
+        raise KeyboardInterrupt
 
 
 def _serve(pipe: Connection, limit_s: int) -> None:

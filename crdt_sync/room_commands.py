@@ -197,7 +197,7 @@ def _add_purge(commands: Commands) -> None:
         "purge",
         purge,
         help="forget a deleted document for good",
-        description="Forget a deleted document for good: updates, who wrote them, snapshot, name. Prints what was forgotten, for your records. The "
+        description="Forget a deleted document for good: updates, who wrote them, snapshot, history, versions, name. Prints what was forgotten, for your records. The "
         "name may be used anew then, also by an old copy on somebody's device, which comes back with its owner.\n\n"
         "On PostgreSQL, and through --url, this is refused for 90 s after the deletion, in which a server may have the document open, or Redis its last edits.",
         examples=["crdt-sync rooms delete trip-1 && sleep 90 && crdt-sync rooms purge trip-1"],

@@ -73,6 +73,8 @@ def print_verified(found: Sequence[Checked], elapsed_s: float) -> None:
     print(
         f"checked {counted(len(found), 'document')}: {counted(sum(one.updates for one in found), 'update')}, "
         f"{counted(sum(one.has_snapshot for one in found), 'snapshot')}, "
+        f"{counted(sum(one.history_updates for one in found), 'update')} of history, "
+        f"{counted(sum(one.versions for one in found), 'version')}, "
         f"{size(sum(one.payload_bytes for one in found))}, in {elapsed_s:.1f} s: "
         + (f"{len(wrong):,} with problems" if wrong else "all in order")
     )
@@ -101,10 +103,14 @@ def _lines(room: RoomFacts, now: datetime) -> Iterator[tuple[str, str]]:
         yield "log", counted(room.updates, "update")
     if room.snapshot_seq is not None:
         yield "snapshot", f"of seq {room.snapshot_seq:,}" if room.snapshot_seq else "none yet"
+    if room.history_bytes is not None:
+        yield "history", size(room.history_bytes) if room.history_bytes else "none"
+    if room.versions is not None:
+        yield "versions", f"{room.versions:,}"
     if room.size_bytes is not None:
         yield "size", size(room.size_bytes)
     if room.users is not None:
-        yield "in the log", ", ".join(room.users) or "nobody who is known"
+        yield "written by", ", ".join(room.users) or "nobody who is known"
     if room.open is not None:
         yield "open", "yes" if room.open else "no"
     if room.connections is not None:

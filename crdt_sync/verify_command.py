@@ -58,10 +58,10 @@ def add_parser(commands: Commands) -> None:
         help="find out whether what is stored is in order",
         description="Read all that is stored of some documents, or of all, deleted ones too, and check it: that no seq is missing, that each update is "
         "well-formed and fits, that the snapshot can be loaded and has what its state vector says, and that log and snapshot "
-        "together make a document that can be stored anew. Nothing is changed or repaired, and a server may be running. Exits 1 "
+        "together make a document that can be stored anew; that history and versions are whole, and the history amounts to the snapshot. Nothing is changed or repaired, and a server may be running. Exits 1 "
         "if something is wrong, and says what to do.\n\n"
-        "A changed byte is found if what it belongs to no longer makes sense. One letter of a text that became another isn't: "
-        "disks and databases with checksums find that.",
+        "A changed byte is found if what it belongs to no longer makes sense, or if the history has it otherwise. One letter of a text "
+        "that became another isn't found where no history is kept: disks and databases with checksums find that.",
         examples=[
             "crdt-sync verify",
             "crdt-sync verify trip-1 trip-2 --json",

@@ -21,7 +21,7 @@ async def verify_document(call: Call) -> Response:
     """Check what is stored of a document, deleted or not: seqs, updates, snapshot. Nothing is changed."""
     store = call.parts.store
     try:
-        export = await store.export(call.room, deleted=True)
+        export = await store.export(call.room, deleted=True, history=True)
     except StoreCorrupt as error:
         return JSONResponse(asdict(Checked(call.room, problems=(Finding("unreadable", str(error)),))))
     if export is None:

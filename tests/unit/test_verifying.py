@@ -10,7 +10,8 @@ import pytest
 from crdt_sync.apart import Apart
 from crdt_sync.document import Document, digest
 from crdt_sync.verifying import ADVICE, Checked, Finding, check
-from persistence import Export, Row, Snapshot
+from persistence import Export, Row, Snapshot, Version, VersionContent
+from persistence.chunks import pack_rows
 from tests.support.fakes import Editor, typed
 from tests.support.yjs import Yjs
 
@@ -28,6 +29,19 @@ def stored(updates: Sequence[bytes], *, folded: int = 0) -> Export:
     )
     rows = tuple(Row(seq, update, "ann", NOW) for seq, update in enumerate(updates, 1) if seq > folded)
     return Export("x", NOW, len(updates), snapshot if folded else None, rows)
+
+
+def with_history(updates: Sequence[bytes], *, folded: int, kept_from: int = 1, version: int | None = None) -> Export:
+    """The same, with the updates that the snapshot has, as far as they are kept, and perhaps a version of a seq."""
+    export = stored(updates, folded=folded)
+    rows = [Row(seq, update, "ann", NOW) for seq, update in enumerate(updates, 1) if kept_from <= seq <= folded]
+    chunks = [chunk for part in (rows[: len(rows) // 2], rows[len(rows) // 2 :]) for chunk in pack_rows(part)]
+    versions = []
+    if version is not None:
+        copied = stored(updates, folded=version).snapshot
+        assert copied is not None
+        versions.append(VersionContent(Version(1, version, NOW, "auto", None, None, ("ann",), 1, True), copied))
+    return replace(export, chunks=tuple(chunks), versions=tuple(versions))
 
 
 def with_snapshot(export: Export, **changes: object) -> Export:
@@ -159,6 +173,54 @@ def test_rows_are_looked_at_even_if_the_snapshot_is_damaged() -> None:
     rows = (export.rows[0]._replace(update=b"\xff"), export.rows[1])
 
     assert kinds(check(with_snapshot(replace(export, rows=rows), state=b"\xff"))) == ["snapshot", "malformed"]
+
+
+@pytest.mark.parametrize(("kept_from", "version"), [(1, None), (1, 20), (21, 20), (11, 20), (30, None), (30, 10)])
+def test_history_in_order(yjs: Yjs, kept_from: int, version: int | None) -> None:
+    updates = yjs.generate(3, clients=3, steps=60).updates
+
+    checked = check(with_history(updates, folded=50, kept_from=kept_from, version=version))
+
+    assert (checked.problems, checked.history_updates) == ((), 51 - kept_from)
+    assert checked.versions == (version is not None)
+
+
+@pytest.mark.parametrize(("kept_from", "version"), [(1, None), (3, 2), (3, 3)])
+def test_letter_of_the_snapshot_that_became_another_is_found_as_far_as_history_is_kept(
+    kept_from: int, version: int | None
+) -> None:
+    export = with_history(typed("abcdef"), folded=5, kept_from=kept_from, version=version)
+    assert export.snapshot is not None
+    changed = with_snapshot(export, state=export.snapshot.state.replace(b"abcde", b"abXde"))
+    too_short = replace(changed, chunks=changed.chunks[1:], versions=())
+
+    assert kinds(check(changed)) == ["differs"]
+    assert kinds(check(too_short)) == []
+    assert kinds(check(with_snapshot(changed, whole=False))) == []
+
+
+def test_damaged_history_is_found() -> None:
+    export = with_history(typed("abcdefgh"), folded=6)
+    first, second = export.chunks
+    flip = replace(first, blob=flipped(first.blob, 8 * (len(first.blob) - 2)))
+    no_update = pack_rows([Row(4, b"\xff", "ann", NOW), Row(5, b"\xff", "ann", NOW), Row(6, b"\xff", "ann", NOW)])
+    (short,) = pack_rows([Row(seq, typed("abcdefgh")[seq - 1], "ann", NOW) for seq in (1, 2)])
+
+    assert kinds(check(replace(export, chunks=(flip, second)))) == ["history"]
+    assert kinds(check(replace(export, chunks=(first, *no_update)))) == ["history"] * 3
+    assert kinds(check(replace(export, chunks=(short, second)))) == ["history"]
+    assert kinds(check(replace(export, chunks=(first,)))) == ["history"]
+
+
+def test_damaged_version_is_found_and_named() -> None:
+    export = with_history(typed("abcdef"), folded=5, version=3)
+    (content,) = export.versions
+    damaged = replace(content, snapshot=replace(content.snapshot, state=b"\xff"))
+
+    (problem,) = check(replace(export, versions=(damaged,))).problems
+
+    assert problem.kind == "version"
+    assert problem.text.startswith("the snapshot of version 1's state can't be loaded: ")
 
 
 def test_flipped_bits_are_found_unless_they_make_sense(yjs: Yjs) -> None:
