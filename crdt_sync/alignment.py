@@ -2,7 +2,8 @@
 
 First by identity: a unit (client and clock) that shows in both is the same one. What is left between those was removed from one and
 added to the other; of that, what has equal content is taken for the same too, since restoring a state makes new units
-with the content of old ones. Text is compared by words then, so that a word is never taken to pieces.
+with the content of old ones. Text is compared by words then, so that a word is never taken to pieces. Maps with equal ids are
+then taken for the same thing with other content.
 
 Pure. About linear: a sort, and for what is left a bounded number of passes.
 """
@@ -14,9 +15,11 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple, TypeAlias
 
+from .content import values_of
 from .javascript import to_tagged
 from .order import Type
 from .strips import Piece, Strip, is_low
+from .structure import MAP
 
 PASSES_MAX = 20
 """How often what is left is gone through in search of equal content. Each pass halves it, or so."""
@@ -53,18 +56,30 @@ def align(older: Strip, newer: Strip, older_written: Written, newer_written: Wri
         Ascending in both; between two of them at least one unit is in one of the strips alone.
     """
     keeps = _joined(_ascending(list(_identical(older, newer))))
-    found = []
-    for o_start, o_stop, n_start, n_stop in gaps(keeps, older.length, newer.length):
-        if o_start < o_stop and n_start < n_stop:
-            left = _tokens(older, o_start, o_stop, older_written)
-            right = _tokens(newer, n_start, n_stop, newer_written)
-            # Of several ways to lay them beside each other, the same one in both directions.
-            if [what for *_, what in left] <= [what for *_, what in right]:
-                pairs = _matches(left, right)
-            else:
-                pairs = [(i, j) for j, i in _matches(right, left)]
-            found += [Keep(left[i][0], right[j][0], left[i][1]) for i, j in pairs]
-    return _joined(sorted([*keeps, *found])) if found else keeps
+    keeps = _with_equal(
+        keeps,
+        older,
+        newer,
+        lambda start, stop: _tokens(older, start, stop, older_written),
+        lambda start, stop: _tokens(newer, start, stop, newer_written),
+    )
+    return _with_equal(
+        keeps,
+        older,
+        newer,
+        lambda start, stop: _names(older, start, stop),
+        lambda start, stop: _names(newer, start, stop),
+    )
+
+
+def name_of(value: Any) -> str | None:
+    """The `id` of a map, if it is a string: by that, applications tell maps in a list apart."""
+    if isinstance(value, Type) and value.kind == MAP and "id" in value.keys:
+        items = list(value.keys["id"])
+        values = values_of(items[-1]) if items and not items[-1].deleted else []
+        if values and isinstance(values[-1], str):
+            return values[-1]
+    return None
 
 
 def gaps(keeps: Sequence[Keep], older: int, newer: int) -> Iterator[tuple[int, int, int, int]]:
@@ -172,6 +187,27 @@ def _joined(keeps: Sequence[Keep]) -> list[Keep]:
 
 _Token = tuple[int, int, str]
 """Index of the first unit, how many, and what."""
+_Tokens: TypeAlias = Callable[[int, int], list[_Token]]
+
+
+def _with_equal(keeps: list[Keep], older: Strip, newer: Strip, left_of: _Tokens, right_of: _Tokens) -> list[Keep]:
+    """These, and between them what has equal tokens."""
+    found = []
+    for o_start, o_stop, n_start, n_stop in gaps(keeps, older.length, newer.length):
+        if o_start < o_stop and n_start < n_stop:
+            left, right = left_of(o_start, o_stop), right_of(n_start, n_stop)
+            # Of several ways to lay them beside each other, the same one in both directions.
+            if [what for *_, what in left] <= [what for *_, what in right]:
+                pairs = _matches(left, right)
+            else:
+                pairs = [(i, j) for j, i in _matches(right, left)]
+            found += [Keep(left[i][0], right[j][0], left[i][1]) for i, j in pairs]
+    return _joined(sorted([*keeps, *found])) if found else keeps
+
+
+def _names(strip: Strip, start: int, stop: int) -> list[_Token]:
+    named = ((piece.at, name_of(piece.content[0])) for piece, _, _ in strip.slices(start, stop))
+    return [(at, 1, name) for at, name in named if name is not None]
 
 
 def _tokens(strip: Strip, start: int, stop: int, written: Written) -> list[_Token]:

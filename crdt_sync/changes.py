@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from itertools import groupby
 from typing import Any, Literal, NamedTuple, TypeAlias
 
-from .alignment import Keep, align, canonical, gaps
+from .alignment import Keep, align, canonical, gaps, name_of
 from .authors import Authors
 from .content import KINDS, MAPS, TEXTS, Kind, Node, Reader, is_keyless, kind_of_root, node_to_json, values_of
 from .javascript import UNDEFINED
@@ -189,9 +189,13 @@ class _Differ:
 
     def _compare_values(self, key: str, was: Item, now: Item, place: _Place) -> None:
         one, other = _value(was), _value(now)
-        if isinstance(one, Type) and isinstance(other, Type) and _is_same_type(was, now):
-            self._todo.append((one, other, KINDS[other.kind], _Place(place, key, key)))
-        elif self._older.written(one) != self._newer.written(other):
+        if isinstance(one, Type) and isinstance(other, Type):
+            kind = KINDS[other.kind]
+            # A text that was written again is still compared by its words.
+            if _is_same_type(was, now) or (one.kind == other.kind and kind in TEXTS):
+                self._todo.append((one, other, kind, _Place(place, key, key)))
+                return
+        if self._older.written(one) != self._newer.written(other):
             # Backwards, the older state is the one that knows of both: the difference is made by who wrote its value.
             backwards = self._older.document.has(now.client, now.clock + last_unit(now))
             who = self._whose.removal(was, last_unit(was)) if backwards else self._whose.addition(now, last_unit(now))
@@ -249,18 +253,18 @@ class _Differ:
                 o_at += length
 
     def _go_into_kept(self, older: Strip, newer: Strip, keeps: list[Keep], place: _Place) -> None:
-        was_at = {(piece.item.client, piece.item.clock): piece for piece in older.types()}
         index = 0
         for piece in newer.types():
             while index < len(keeps) and keeps[index].newer + keeps[index].length <= piece.at:
                 index += 1
-            other = was_at.get((piece.item.client, piece.item.clock))
-            if other is None or index == len(keeps) or piece.at < keeps[index].newer:
+            if index == len(keeps) or piece.at < keeps[index].newer:
                 continue
+            o_at = keeps[index].older + piece.at - keeps[index].newer
+            [(other, _, _)] = older.slices(o_at, o_at + 1)
+            was, now = other.content[0], piece.content[0]
             # Else it took the place of another one with equal content.
-            if other.at - keeps[index].older == piece.at - keeps[index].newer:
-                type_: Type = piece.content[0]
-                self._todo.append((other.content[0], type_, KINDS[type_.kind], _Place(place, other.at, piece.at)))
+            if _is_same_type(other.item, piece.item) or name_of(was) == name_of(now) is not None:
+                self._todo.append((was, now, KINDS[now.kind], _Place(place, o_at, piece.at)))
 
 
 class _Part(NamedTuple):

@@ -16,7 +16,7 @@ from .pacing import Steps
 # Numbers of content references (`Item.contentRefs`).
 GC, DELETED, JSON, BINARY, STRING, EMBED, FORMAT, TYPE, ANY, DOC, SKIP = range(11)
 
-XML_ELEMENT, XML_HOOK = 3, 5
+MAP, XML_ELEMENT, XML_HOOK = 1, 3, 5
 TYPE_REF_MAX = 6
 
 TYPE_DEPTH_MAX = 200

@@ -388,6 +388,36 @@ def test_what_undoing_brings_back_is_unchanged(people: People) -> None:
     assert len(diff(emptied, doc.get_update())) == 4
 
 
+def test_maps_with_the_same_id_are_the_same_thing_even_if_written_again(people: People) -> None:
+    def things(*fields: tuple[str, str, int]) -> "list[pycrdt.Map[Any]]":
+        return [pycrdt.Map({"id": name, "title": pycrdt.Text(title), "cost": cost}) for name, title, cost in fields]
+
+    older = people("ann", lambda doc: array(doc).extend(things(("a", "one", 1), ("b", "two trains", 2), ("c", "x", 3))))
+    again = things(("a", "one", 1), ("b", "two slow trains", 20), ("d", "x", 3))
+    newer = people("bob", lambda doc: (array(doc).clear(), array(doc).extend(again)))
+
+    changes = to_json(diff(older, newer, authors=people.authors()))
+
+    assert [(change["where"], change["kind"], change["authors"]) for change in changes] == [
+        ("list[2]", "removed", ["bob"]),
+        ("list[2]", "added", ["bob"]),
+        ("list[1].cost", "changed", ["bob"]),
+        ("list[1].title", "text", ["bob"]),
+    ]
+    assert [run["text"] for run in changes[3]["runs"] if run["kind"] == "inserted"] == ["slow "]
+
+
+def test_a_text_that_took_another_ones_place_is_compared_with_it(people: People) -> None:
+    older = people("ann", lambda doc: mapping(doc).update({"notes": pycrdt.Text("a long walk")}))
+    newer = people("bob", lambda doc: mapping(doc).update({"notes": pycrdt.Text("a slow walk")}))
+
+    [change] = diff(older, newer)
+
+    assert [(run.kind, run.content) for run in change.runs] == [
+        ("kept", "a "), ("removed", "long "), ("inserted", "slow "), ("kept", "walk"),
+    ]  # fmt: skip
+
+
 def test_of_a_list_that_was_written_again_only_what_is_different_is_told(people: People) -> None:
     older = people("ann", lambda doc: array(doc).extend(list("abcdefgh")))
     newer = people("bob", lambda doc: (array(doc).clear(), array(doc).extend(list("abXdefh!"))))
