@@ -334,8 +334,10 @@ def test_every_difference_is_somebodys_whose_row_is_between(histories: int, yjs:
             assert change.authors
             assert set(change.authors) <= users | {None}
             # What was removed by being overwritten, by somebody who didn't know of it, no delete set says.
-            if isinstance(change.path[-1], int) or change.runs:
+            # Nor whose it is that text is formatted now, when the mark that did it was there before.
+            if isinstance(change.path[-1], int) and not change.runs:
                 assert None not in change.authors
+            assert all(None not in run.authors for run in change.runs if run.kind != "formatted")
 
 
 def forgetting(forms: list[dict[str, Any]]) -> list[dict[str, Any]]:
