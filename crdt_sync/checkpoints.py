@@ -15,6 +15,9 @@ import threading
 from collections.abc import Sequence
 from concurrent.futures import BrokenExecutor, ProcessPoolExecutor
 
+# Imported at first use otherwise, which holds up the event loop for as long as it takes to compile them.
+from multiprocessing import popen_spawn_posix, resource_tracker, synchronize  # noqa: F401
+
 from persistence import Snapshot, Store, StoreCorrupt, StoreError
 
 from .blackbox import BlackBox

@@ -21,6 +21,7 @@ from persistence import Store, StoreError
 from . import logs
 from .accepting import BACKLOG, HEAD_BYTES_MAX, KEEP_ALIVE_S, Entrance, accept_forever, http_protocol
 from .bus import InvalidBusUrl, open_bus
+from .document import Document
 from .gateway.app import create_app
 from .keys import configured_verifier
 from .limits import Capacity, Limits
@@ -93,13 +94,15 @@ def run_node(settings: Settings, listener: socket.socket, banner: str | None) ->
         # Who a client is, is decided by `client_address`. uvicorn would take the word of everyone on this machine.
         proxy_headers=False,
     )
+    gc.collect()
     _Server(config, listener, limits, banner).run(sockets=[])
     return not app.state.unstored
 
 
-def _spare_the_collector() -> None:
-    """Keep what is there for good out of garbage collections, which walk over everything and hold up the event loop."""
-    gc.collect()
+def _warm_up() -> None:
+    """Do now what would hold up the event loop later."""
+    Document()  # in a running loop, the first one imports what it needs there
+    # What is there for good is kept out of garbage collections, which walk over everything.
     gc.freeze()
 
 
@@ -116,7 +119,7 @@ class _Server(uvicorn.Server):
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets=sockets)
         if self.started:
-            _spare_the_collector()
+            _warm_up()
             make = functools.partial(
                 cast(Callable[..., Any], self.config.http_protocol_class),
                 config=self.config,
