@@ -1,7 +1,7 @@
 """Imported by a Python that has this folder in its path: notes what holds up an event loop.
 
 All by the thread's CPU time, since on a busy machine anything may take long by the clock. A line for each callback (a step of
-a task is one) that took more than 50 ms, with how much of it was the garbage collector's, and where it was when half of that
+a task is one) that took more than 50 ms once somebody is served (before, what was loaded is frozen), with how much of it was the garbage collector's, and where it was when half of that
 had passed, or as soon afterwards as native code let go. At the end, a line that says how long the turns of the loop were in which it
 spent all but a twentieth of its time: what somebody else's message waits for.
 """
@@ -34,13 +34,14 @@ _places: list[str] = []
 
 def _watched_run(handle: Handle) -> None:
     global _began, _collected
+    serving = gc.get_freeze_count() > 0
     started = time.thread_time()
     _collected = 0.0
     _began = time.monotonic()
     _run(handle)
     _began = None
     took = time.thread_time() - started
-    if took > STALL_S:
+    if took > STALL_S and serving:
         with open(_path, "a") as file:
             line = f"{took * 1000:.0f} ms, {_collected * 1000:.0f} of them collecting garbage: {handle!r}"
             print(f"{line[:300]} at {_places}".replace("\n", " "), file=file)
