@@ -30,11 +30,13 @@ _collecting_since = _collected = 0.0
 # When the callback that runs began, by the clock; and where it was found when it took long.
 _began: float | None = None
 _places: list[str] = []
+_serving = False
+_gc_freeze = gc.freeze
 
 
 def _watched_run(handle: Handle) -> None:
     global _began, _collected
-    serving = gc.get_freeze_count() > 0
+    serving = _serving
     started = time.thread_time()
     _collected = 0.0
     _began = time.monotonic()
@@ -46,6 +48,12 @@ def _watched_run(handle: Handle) -> None:
             line = f"{took * 1000:.0f} ms, {_collected * 1000:.0f} of them collecting garbage: {handle!r}"
             print(f"{line[:300]} at {_places}".replace("\n", " "), file=file)
     _places.clear()
+
+
+def _freeze() -> None:
+    global _serving
+    _gc_freeze()
+    _serving = True
 
 
 def _on_garbage(phase: str, info: dict[str, int]) -> None:
@@ -89,6 +97,7 @@ def _report() -> None:
 
 if _path:
     assert asyncio.Handle is Handle
+    gc.freeze = _freeze
     gc.callbacks.append(_on_garbage)
     threading.Thread(target=_look, daemon=True).start()
     Handle._run = _watched_run  # type: ignore[method-assign, assignment]
