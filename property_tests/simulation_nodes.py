@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 SETTINGS = quick_settings(
     checkpoint_interval_s=0.5,
     room_idle_s=3.0,
+    version_interval_s=2.0,
     open_timeout_s=3.0,
     shutdown_timeout_s=3.0,
     outbox_bytes_max=1024,
