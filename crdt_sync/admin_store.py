@@ -18,7 +18,7 @@ from .apart import Apart
 from .bus import open_bus
 from .commands import CommandFailed, NoSuchDocument, is_text
 from .document import State
-from .errors import DocumentBroken, MessageTooBig, ProtocolError, SyncError
+from .errors import DocumentBroken, MessageTooBig, ProtocolError, StoreBehind, SyncError
 from .formats import show
 from .gateway.sync import check_room_name
 from .journal import Journal
@@ -157,12 +157,9 @@ class StoreAdmin:
         async with self._node() as rooms, rooms.hold(name) as room:
             created = room.stored_seq == 0
             outcome = await room.accept_in_turns(update, sender=None)
-            stored = asyncio.Event()
-            room.when_stored(stored.set)
             try:
-                async with asyncio.timeout(self._settings.database_timeout_s):
-                    await stored.wait()
-            except TimeoutError as error:
+                await room.until_stored(self._settings.database_timeout_s)
+            except StoreBehind as error:
                 raise CommandFailed(f"{self._store.describe()} doesn't take it: see its log") from error
             return Imported(outcome.name.lower(), created and room.stored_seq > 0)
 

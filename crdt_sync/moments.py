@@ -86,6 +86,11 @@ def show_moment(moment: datetime) -> str:
     return moment.isoformat(sep=" ", timespec="seconds")
 
 
+def iso_of(moment: datetime | None) -> str | None:
+    """Write a moment as JSON has it."""
+    return moment.isoformat().replace("+00:00", "Z") if moment is not None else None
+
+
 def _moment(words: str, here: datetime, zone: tzinfo | None) -> datetime:
     if words == "now":
         return here

@@ -22,7 +22,16 @@ from persistence import Stored
 from .awareness import KEEP_ALIVE, Awareness, ClientState, read_states
 from .connection import Connection, Wants
 from .document import LIGHT_BYTES, Document, Outcome, State
-from .errors import DocumentBroken, DocumentFull, DocumentGone, Draining, MessageTooBig, ProtocolError, ReadOnly
+from .errors import (
+    DocumentBroken,
+    DocumentFull,
+    DocumentGone,
+    Draining,
+    MessageTooBig,
+    ProtocolError,
+    ReadOnly,
+    StoreBehind,
+)
 from .journal import Journal
 from .load import Load
 from .pacing import Turns, unhurried
@@ -51,6 +60,9 @@ ANNOUNCE_INTERVAL_S = 1.0
 
 # A node says that it has stored something in the turn in which it hears so itself.
 BEHIND_S = 0.5
+
+# How long somebody who wants to hear that something is stored waits for that.
+STORE_TIMEOUT_S = 10.0
 
 
 @dataclass(slots=True, eq=False)
@@ -560,6 +572,20 @@ class Room:
             self._after_pieces.append(then)
             return
         self.others.when_stored(lambda: self._journal.when_stored(self._ticket, then))
+
+    async def until_stored(self, timeout_s: float = STORE_TIMEOUT_S) -> None:
+        """Wait until all that is in the document now is stored.
+
+        Raises:
+            StoreBehind: That takes too long.
+        """
+        done = asyncio.Event()
+        self.when_stored(done.set)
+        try:
+            async with asyncio.timeout(timeout_s):
+                await done.wait()
+        except TimeoutError as error:
+            raise StoreBehind(f"not stored after {timeout_s:g} s; it was accepted, and will be") from error
 
     def captured(self, *, written: bool) -> None:
         """The capture has become a snapshot, or won't; one that isn't whole is soon followed by another."""

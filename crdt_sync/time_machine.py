@@ -22,6 +22,9 @@ from .replay import replaying
 from .restoring import Restoration, as_new, restore
 from .rollback import roll_back
 
+ACTIVITY_BUCKETS_MAX = 5000
+"""So many stretches of time may be asked for at once."""
+
 CLIENT_BITS = 32
 """As Yjs chooses ids of clients."""
 

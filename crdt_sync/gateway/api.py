@@ -16,6 +16,7 @@ from auth import Right
 from persistence import DocumentHead, Revocation, RevocationKind, StoreError
 
 from ..errors import StoreBehind
+from ..moments import iso_of
 from ..pacing import unhurried
 from ..rooms import FORGET_AFTER_S
 from ..sessions import Stay
@@ -27,10 +28,8 @@ from .calls import (
     Operation,
     content_of,
     head_seq_of,
-    iso_of,
     read_format,
     read_number,
-    until_stored,
 )
 from .problems import Problem
 
@@ -100,7 +99,7 @@ async def apply_update(call: Call) -> Response:
     update = await call.body(call.settings.message_bytes_max)
     async with call.parts.rooms.hold(call.room) as room:
         outcome = await room.accept_in_turns(update, sender=None, user=call.grant.user)
-        await until_stored(room)
+        await room.until_stored()
         return JSONResponse({"outcome": outcome.name.lower()})
 
 

@@ -19,6 +19,7 @@ from persistence import Store
 
 from ..blackbox import BlackBox, NoBlackBox
 from ..bus import open_bus
+from ..going_back import GoingBack
 from ..journal import Journal
 from ..keys import configured_verifier
 from ..limits import Limits
@@ -86,6 +87,7 @@ def create_app(settings: Settings | None = None, *, token_verifier: TokenVerifie
             readiness=Readiness(store, journal, bus, load),
             limits=limits,
             load=load,
+            going_back=GoingBack(rooms),
         )
         journaling = _start(journal.run(), "journal")
         looking_after = [

@@ -3,7 +3,6 @@
 import asyncio
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from datetime import datetime
 from typing import TypeAlias, TypeVar
 
 from starlette.requests import ClientDisconnect, Request
@@ -11,16 +10,13 @@ from starlette.responses import Response
 
 from auth import Grant, Right
 
-from ..errors import DocumentGone, Forbidden, MessageTooBig, StoreBehind
+from ..errors import DocumentGone, Forbidden, MessageTooBig
 from ..formats import FORMATS, show
-from ..room import Room
 from ..settings import Settings
 from .access import require
 from .parts import Parts
 from .problems import Problem
 
-# How long an answer waits for an update to be stored.
-STORE_TIMEOUT_S = 10.0
 # 16 MiB at 4.5 Mbit/s.
 BODY_TIMEOUT_S = 30.0
 SMALL_BODY_BYTES_MAX = 64 << 10
@@ -125,26 +121,6 @@ async def head_seq_of(call: Call) -> int:
     if head_seq == 0 and call.room not in call.parts.rooms:
         raise Problem(404, "no such document")
     return head_seq
-
-
-async def until_stored(room: Room) -> None:
-    """Wait until all that a room has is stored.
-
-    Raises:
-        StoreBehind: That takes too long.
-    """
-    done = asyncio.Event()
-    room.when_stored(done.set)
-    try:
-        async with asyncio.timeout(STORE_TIMEOUT_S):
-            await done.wait()
-    except TimeoutError as error:
-        raise StoreBehind(f"not stored after {STORE_TIMEOUT_S:g} s; it was accepted, and will be") from error
-
-
-def iso_of(at: datetime | None) -> str | None:
-    """A moment as JSON has it."""
-    return at.isoformat().replace("+00:00", "Z") if at is not None else None
 
 
 def read_number(request: Request, name: str, default: int, most: int) -> int:

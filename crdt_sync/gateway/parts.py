@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 
 from persistence import Store
 
+from ..going_back import GoingBack
 from ..limits import Limits
 from ..load import Load
 from ..revocations import Revocations
@@ -26,6 +27,7 @@ class Parts:
     readiness: Readiness
     limits: Limits
     load: Load
+    going_back: GoingBack
     showing: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(1))
     """Held by whoever shows a document's content."""
     verifying: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(1))

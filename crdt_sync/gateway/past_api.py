@@ -12,13 +12,12 @@ from typing import Any
 from starlette.responses import JSONResponse, Response
 
 from auth import Right
-from persistence import Version
 
-from ..authors import Bucket
 from ..changes import Change
-from ..changes_forms import to_json, to_text
+from ..going_back import NameTaken, NotRestorable, Planner
 from ..history import NoSuchPast, Past
-from ..time_machine import Plan, Point, TimeMachine, parse_point, parse_time, taking_back
+from ..past_forms import CHANGES_FORMS, bucket_to_json, changes_to, past_to_json, version_to_json
+from ..time_machine import ACTIVITY_BUCKETS_MAX, Plan, Point, TimeMachine, parse_point, parse_time, taking_back
 from .access import require
 from .calls import (
     JSON,
@@ -29,21 +28,18 @@ from .calls import (
     content_of,
     head_seq_of,
     in_thread,
-    iso_of,
     read_format,
-    until_stored,
 )
 from .problems import Problem
 from .sync import check_room_name
 
 ACTIVITY_BUCKET_S = 3600
-ACTIVITY_BUCKETS_MAX = 5000
 
 
 async def list_versions(call: Call) -> Response:
     """List the versions of a document, newest first."""
     await head_seq_of(call)
-    return JSONResponse({"versions": [_version(one) for one in await call.parts.store.versions(call.room)]})
+    return JSONResponse({"versions": [version_to_json(one) for one in await call.parts.store.versions(call.room)]})
 
 
 async def take_version(call: Call) -> Response:
@@ -52,11 +48,11 @@ async def take_version(call: Call) -> Response:
     label = _text(wish, "label")
     await head_seq_of(call)
     async with call.parts.rooms.hold(call.room) as room:
-        await until_stored(room)
+        await room.until_stored()
         version = await call.parts.rooms.keep_version(room, kind="manual", label=label, user=call.grant.user)
     if version is None:
         raise Problem(409, "nothing to keep", "nothing was ever written to this document")
-    return JSONResponse(_version(version), status_code=201)
+    return JSONResponse(version_to_json(version), status_code=201)
 
 
 async def get_version(call: Call) -> Response:
@@ -69,7 +65,7 @@ async def get_version(call: Call) -> Response:
     found = next((one for one in await call.parts.store.versions(call.room) if one.id == id), None)
     if found is None:
         raise Problem(404, "no such version")
-    return JSONResponse(_version(found))
+    return JSONResponse(version_to_json(found))
 
 
 async def label_version(call: Call) -> Response:
@@ -117,17 +113,13 @@ async def get_diff(call: Call) -> Response:
     query = call.request.query_params
     if "from" not in query:
         raise Problem(400, "malformed request", "from says since when: a version's id, seq:number, or a time")
-    form = query.get("format", "json")
-    if form not in ("json", "rich", "text"):
-        raise Problem(400, "unknown format", "format is one of json, rich, text")
+    form = _changes_form(query.get("format", "json"))
     await head_seq_of(call)
     try:
         changes = await _machine(call).diff(call.room, _point(query["from"]), _point(query.get("to", "now")))
     except NoSuchPast as error:
         raise Problem(404, "no such past", str(error)) from error
-    if form == "text":
-        return Response(await in_thread(call, to_text, changes), media_type="text/plain")
-    return Response(await in_thread(call, _changes, changes, rich=form == "rich"), media_type=JSON)
+    return Response(await in_thread(call, _changes, form, changes), media_type="text/plain" if form == "text" else JSON)
 
 
 async def get_activity(call: Call) -> Response:
@@ -146,7 +138,7 @@ async def get_activity(call: Call) -> Response:
         buckets = await _machine(call).activity(call.room, since, until, bucket_s)
     except NoSuchPast:
         buckets = []
-    return JSONResponse({"bucket_s": bucket_s, "activity": [_bucket(one) for one in buckets]})
+    return JSONResponse({"bucket_s": bucket_s, "activity": [bucket_to_json(one) for one in buckets]})
 
 
 async def restore_document(call: Call) -> Response:
@@ -154,9 +146,9 @@ async def restore_document(call: Call) -> Response:
 
     `{"version": id}`, `{"seq": …}` or `{"time": …}` says when; `"roots": […]` which root types, all by default; `"dry_run": true`
     only shows what would change; `"as_new": name` makes another document of it. What can't be restored exactly is told
-    (409), and nothing is done, unless `"anyway": true`.
+    (409), and nothing is done, unless `"anyway": true`. `"format"` is that of the changes, as for `diff`.
     """
-    wish = await _read_wish(call, {"version", "seq", "time", "roots", "dry_run", "anyway", "as_new"})
+    wish = await _read_wish(call, {"version", "seq", "time", "roots", "dry_run", "anyway", "as_new", "format"})
     point, roots, as_new = _point_of(wish), wish.get("roots"), _text(wish, "as_new")
     if roots is not None and (not isinstance(roots, list) or not all(isinstance(one, str) for one in roots)):
         raise Problem(400, "malformed request", "roots is a list of names")
@@ -166,22 +158,22 @@ async def restore_document(call: Call) -> Response:
             raise Problem(400, "malformed request", "as_new takes all roots")
         return await _restore_as_new(call, point, check_room_name(as_new), dry_run=_flag(wish, "dry_run"))
 
-    async def plan(machine: TimeMachine, current: bytes) -> Plan:
-        return await machine.plan_restore(call.room, point, current, roots=roots)
+    async def plan(current: bytes) -> Plan:
+        return await _machine(call).plan_restore(call.room, point, current, roots=roots)
 
     return await _go_back(call, plan, wish, user=call.grant.user)
 
 
 async def roll_back_user(call: Call) -> Response:
     """Take back what one user did (`{"user": …}`) since a moment, keeping the others' edits; else as for `restore`."""
-    wish = await _read_wish(call, {"user", "version", "seq", "time", "dry_run", "anyway"})
+    wish = await _read_wish(call, {"user", "version", "seq", "time", "dry_run", "anyway", "format"})
     point, user = _point_of(wish), _text(wish, "user")
     if user is None:
         raise Problem(400, "malformed request", "user says whose edits")
     await head_seq_of(call)
 
-    async def plan(machine: TimeMachine, current: bytes) -> Plan:
-        return await machine.plan_rollback(call.room, user, point, current)
+    async def plan(current: bytes) -> Plan:
+        return await _machine(call).plan_rollback(call.room, user, point, current)
 
     return await _go_back(call, plan, wish, user=taking_back(user, call.grant.user))
 
@@ -220,30 +212,30 @@ async def _content(call: Call, past: Past) -> Response:
     return await content_of(call, past.update, headers=headers)
 
 
-async def _go_back(call: Call, plan: Any, wish: dict[str, Any], *, user: str | None) -> Response:
-    dry_run, anyway = _flag(wish, "dry_run"), _flag(wish, "anyway")
-    rooms = call.parts.rooms
-    async with rooms.hold(call.room) as room:
-        await until_stored(room)
-        try:
-            made: Plan = await plan(_machine(call), await room.difference())
-        except NoSuchPast as error:
-            raise Problem(404, "no such past", str(error)) from error
-        update, impossible = made.restoration.update, made.restoration.impossible
-        answer: dict[str, Any] = {
-            "past": _past(made.past),
-            "impossible": list(impossible),
-            "changes": await in_thread(call, to_json, made.changes),
-            "done": False,
-        }
-        if impossible and not dry_run and (update is None or not anyway):
-            raise Problem(409, "not restorable", " ".join(impossible))
-        if update is not None and not dry_run:
-            version = await rooms.keep_version(room, kind="restore", user=call.grant.user)
-            call.parts.access.check(call.grant, call.room)
-            await room.accept_in_turns(update, sender=None, user=user)
-            await until_stored(room)
-            answer |= {"done": True, "version_before": None if version is None else _version(version)}
+async def _go_back(call: Call, plan: Planner, wish: dict[str, Any], *, user: str | None) -> Response:
+    form = _changes_form(wish.get("format", "json"))
+    try:
+        went = await call.parts.going_back.go(
+            call.room,
+            plan,
+            dry_run=_flag(wish, "dry_run"),
+            anyway=_flag(wish, "anyway"),
+            by=call.grant.user,
+            user=user,
+            check=lambda: call.parts.access.check(call.grant, call.room),
+        )
+    except NoSuchPast as error:
+        raise Problem(404, "no such past", str(error)) from error
+    except NotRestorable as error:
+        raise Problem(409, "not restorable", str(error)) from error
+    answer: dict[str, Any] = {
+        "past": past_to_json(went.plan.past),
+        "impossible": list(went.plan.restoration.impossible),
+        "changes": await in_thread(call, changes_to, form, went.plan.changes),
+        "done": went.done,
+    }
+    if went.done:
+        answer["version_before"] = None if went.version_before is None else version_to_json(went.version_before)
     return JSONResponse(answer)
 
 
@@ -251,15 +243,12 @@ async def _restore_as_new(call: Call, point: Point, name: str, *, dry_run: bool)
     require(call.grant, name, Right.WRITE)
     try:
         past, update = await _machine(call).copy(call.room, point)
+        await call.parts.going_back.make(name, update, dry_run=dry_run, user=call.grant.user)
     except NoSuchPast as error:
         raise Problem(404, "no such past", str(error)) from error
-    async with call.parts.rooms.hold(name) as room:
-        if room.stored_seq or room.unstored:
-            raise Problem(409, "document exists", f"{name!r} has content already: choose a name that is free")
-        if not dry_run:
-            await room.accept_in_turns(update, sender=None, user=call.grant.user)
-            await until_stored(room)
-    return JSONResponse({"past": _past(past), "name": name, "done": not dry_run})
+    except NameTaken as error:
+        raise Problem(409, "document exists", str(error)) from error
+    return JSONResponse({"past": past_to_json(past), "name": name, "done": not dry_run})
 
 
 # ------------------------------------------------------------------------------------------------------- in and out
@@ -323,35 +312,14 @@ def _id(call: Call) -> int:
     return int(text)
 
 
-def _version(one: Version) -> dict[str, Any]:
-    return {
-        "id": one.id,
-        "seq": one.seq,
-        "taken_at": iso_of(one.taken_at),
-        "kind": one.kind,
-        "label": one.label,
-        "taken_by": one.user_id,
-        "users": list(one.users),
-        "size_bytes": one.size_bytes,
-        "whole": one.whole,
-    }
+def _changes_form(form: object) -> str:
+    if form not in CHANGES_FORMS:
+        raise Problem(400, "unknown format", f"format is one of {', '.join(CHANGES_FORMS)}")
+    return str(form)
 
 
-def _past(past: Past) -> dict[str, Any]:
-    return {"seq": past.seq, "exact": past.exact, "version": None if past.version is None else past.version.id}
-
-
-def _bucket(one: Bucket) -> dict[str, Any]:
-    return {
-        "from": iso_of(one.from_at),
-        "user": one.user_id,
-        "updates": one.updates,
-        "inserted": one.inserted,
-        "deleted": one.deleted,
-        "bytes": one.update_bytes,
-    }
-
-
-def _changes(changes: list[Change], *, rich: bool) -> bytes:
-    shown = {"changes": to_json(changes, rich=rich)}
-    return json.dumps(shown, ensure_ascii=False, allow_nan=False).encode()
+def _changes(form: str, changes: list[Change]) -> bytes:
+    shown = changes_to(form, changes)
+    if isinstance(shown, str):
+        return shown.encode()
+    return json.dumps({"changes": shown}, ensure_ascii=False, allow_nan=False).encode()

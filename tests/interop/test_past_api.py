@@ -159,6 +159,36 @@ async def test_what_one_user_did_is_taken_back_and_what_others_did_stays(trip: T
     assert await trip.content() == content
 
 
+async def test_two_who_restore_at_the_same_time_bring_everything_back_once(trip: Trip) -> None:
+    await trip.edit("ann", lambda m, t: (m.update({"city": "Rome"}), t.insert(0, "Pack light. " * 2000)))
+    full, version = await trip.content(), await trip.version()
+    await trip.edit("eve", lambda m, t: (m.clear(), t.clear()))
+
+    answers = await asyncio.gather(*(trip.do("/restore", {"version": version}) for _ in range(3)))
+    copies = await asyncio.gather(
+        *(
+            trip.ask("POST", "/restore", body={"version": version, "as_new": f"{trip.room}-copy"}, bearer=ROOT)
+            for _ in range(3)
+        )
+    )
+
+    copy = await request(trip.server.url, "GET", f"/api/v1/rooms/{trip.room}-copy/document?format=json", bearer=ROOT)
+    assert sorted(one["done"] for one in answers) == [False, False, True]
+    assert sorted(one.status for one in copies) == [200, 409, 409]
+    assert await trip.content() == copy.json == full
+
+
+async def test_a_plan_is_told_as_text_if_that_is_asked_for(trip: Trip) -> None:
+    await trip.edit("ann", lambda m, t: m.update({"city": "Rome"}))
+    version = await trip.version()
+    await trip.edit("eve", lambda m, t: m.update({"city": "Oslo"}))
+
+    restored = await trip.do("/restore", {"version": version, "dry_run": True, "format": "text"})
+    taken_back = await trip.do("/rollback", {"user": "eve", "version": version, "dry_run": True, "format": "text"})
+
+    assert restored["changes"] == taken_back["changes"] == "m.city\n- Oslo\n+ Rome\n"
+
+
 async def test_differences_say_whose_they_are(trip: Trip) -> None:
     await trip.edit("ann", lambda m, t: (m.update({"city": "Rome"}), t.insert(0, "Pack light.")))
     start = await trip.version()
@@ -285,6 +315,8 @@ async def test_versions_are_listed_labelled_and_deleted(trip: Trip) -> None:
         ("POST", "/restore", {"version": 1, "dry_run": "yes"}),
         ("POST", "/restore", {"version": 1, "nonsense": 1}),
         ("POST", "/restore", {"time": 5}),
+        ("POST", "/restore", {"version": 1, "format": "xml"}),
+        ("POST", "/rollback", {"version": 1, "user": "ann", "format": ["text"]}),
         ("POST", "/restore", b"[]"),
         ("POST", "/restore", b"{"),
         ("POST", "/rollback", {"version": 1}),
