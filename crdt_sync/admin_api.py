@@ -3,17 +3,25 @@
 A home of httpx2, which speaks to the server; the other one fetches keys.
 """
 
+from collections.abc import Callable, Sequence
 from dataclasses import fields
 from datetime import datetime
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 from urllib.parse import quote
 
 import httpx2
 
-from .admin import Exported, Imported, RoomFacts
+from persistence import Version
+
+from .admin import Exported, Imported, Restored, RoomFacts, Then
+from .authors import Bucket
 from .commands import CommandFailed, NoSuchDocument, is_text
+from .past_forms import bucket_of_json, version_of_json
 from .settings import TOKEN_VARIABLE
+from .time_machine import NOW, Point
 from .verifying import Checked, Finding
+
+T = TypeVar("T")
 
 # A large document may have to be loaded, and shown, first.
 TIMEOUT_S: Final = 120.0
@@ -105,12 +113,16 @@ class ApiAdmin:
         """See `Admin`."""
         self._do("DELETE", _path(name, "deleted"), name)
 
-    def export(self, name: str, form: str) -> Exported:
+    def export(self, name: str, form: str, point: Point = NOW) -> Exported:
         """See `Admin`."""
-        answer = self._ask("GET", f"{_path(name)}/document", query={"format": form}, needs=f"read in {name!r}")
+        path, query = _of_past(name, point)
+        right = "read" if point == NOW else "write"
+        answer = self._ask("GET", path, query={**query, "format": form}, needs=f"{right} in {name!r}")
         if _media_type(answer) != _MEDIA_TYPES[form]:
             raise self._somebody_else(answer)
-        return Exported(answer.content)
+        seq = answer.headers.get("crdt-sync-seq", "")
+        exact = answer.headers.get("crdt-sync-exact") != "false"
+        return Exported(answer.content, int(seq) if seq.isdecimal() else None, exact=exact)
 
     def apply(self, name: str, update: bytes) -> Imported:
         """See `Admin`."""
@@ -127,21 +139,110 @@ class ApiAdmin:
         problems = tuple(Finding(**one) for one in found.pop("problems"))
         return Checked(**found, problems=problems)
 
-    def _do(self, method: str, path: str, name: str) -> None:
-        answer = self._ask(method, path, needs=f"admin in {name!r}")
+    def versions(self, name: str) -> list[Version]:
+        """See `Admin`."""
+        answer = self._ask("GET", f"{_path(name)}/versions", needs=f"write in {name!r}")
+        listed = self._json(answer, "versions")["versions"]
+        return self._read(answer, lambda: [version_of_json(one) for one in listed])
+
+    def take_version(self, name: str, label: str | None) -> Version:
+        """See `Admin`."""
+        wish = {} if label is None else {"label": label}
+        answer = self._ask("POST", f"{_path(name)}/versions", json=wish, needs=f"write in {name!r}")
+        return self._read(answer, lambda: version_of_json(answer.json()))
+
+    def label_version(self, name: str, id: int, label: str | None) -> None:
+        """See `Admin`."""
+        self._do("PATCH", f"{_path(name)}/versions/{id}", name, json={"label": label}, right="write")
+
+    def delete_versions(self, name: str, ids: Sequence[int]) -> None:
+        """See `Admin`."""
+        for id in ids:
+            self._do("DELETE", f"{_path(name)}/versions/{id}", name)
+
+    def diff(self, name: str, older: Point, newer: Point, form: str) -> list[dict[str, Any]] | str:
+        """See `Admin`."""
+        query = {"from": _point(older), "to": _point(newer), "format": form}
+        answer = self._ask("GET", f"{_path(name)}/diff", query=query, needs=f"write in {name!r}")
+        if form == "text":
+            if _media_type(answer) != "text/plain":
+                raise self._somebody_else(answer)
+            return answer.text
+        changes: list[dict[str, Any]] = self._json(answer, "changes")["changes"]
+        return changes
+
+    def activity(self, name: str, since: datetime, bucket_s: int) -> list[Bucket]:
+        """See `Admin`."""
+        query = {"since": since.isoformat(), "bucket_s": str(bucket_s)}
+        answer = self._ask("GET", f"{_path(name)}/activity", query=query, needs=f"write in {name!r}")
+        listed = self._json(answer, "activity")["activity"]
+        return self._read(answer, lambda: [bucket_of_json(one) for one in listed])
+
+    def restore(
+        self, name: str, point: Point, *, roots: Sequence[str] | None, form: str, dry_run: bool, anyway: bool
+    ) -> Restored:
+        """See `Admin`."""
+        wish = _wish(point) | {"format": form, "dry_run": dry_run, "anyway": anyway}
+        return self._go_back(name, "restore", wish if roots is None else wish | {"roots": list(roots)})
+
+    def restore_as_new(self, name: str, point: Point, new: str, *, dry_run: bool) -> Then:
+        """See `Admin`."""
+        if not is_text(new):
+            raise CommandFailed(f"{new!r} is no name: names are UTF-8")
+        wish = _wish(point) | {"as_new": new, "dry_run": dry_run}
+        needs = f"write in {name!r} and {new!r}"
+        answer = self._ask("POST", f"{_path(name)}/restore", json=wish, needs=needs)
+        past = self._json(answer, "past", "name", "done")["past"]
+        return self._read(answer, lambda: _then(past))
+
+    def roll_back(self, name: str, user: str, since: Point, *, form: str, dry_run: bool, anyway: bool) -> Restored:
+        """See `Admin`."""
+        wish = _wish(since) | {"user": user, "format": form, "dry_run": dry_run, "anyway": anyway}
+        return self._go_back(name, "rollback", wish)
+
+    def _go_back(self, name: str, verb: str, wish: dict[str, Any]) -> Restored:
+        answer = self._ask("POST", f"{_path(name)}/{verb}", json=wish, needs=f"write in {name!r}")
+        found = self._json(answer, "past", "impossible", "changes", "done")
+        before = found.get("version_before")
+        return self._read(
+            answer,
+            lambda: Restored(
+                _then(found["past"]),
+                tuple(found["impossible"]),
+                found["changes"],
+                found["done"],
+                None if before is None else version_of_json(before),
+            ),
+        )
+
+    def _do(
+        self, method: str, path: str, name: str, *, json: dict[str, Any] | None = None, right: str = "admin"
+    ) -> None:
+        answer = self._ask(method, path, json=json, needs=f"{right} in {name!r}")
         if answer.status_code != 204:
             raise self._somebody_else(answer)
 
-    def _ask(
-        self, method: str, path: str, *, needs: str, query: dict[str, str] | None = None, content: bytes | None = None
-    ) -> httpx2.Response:
-        return self._judged(self._try(method, path, query=query, content=content), needs=needs)
+    def _read(self, answer: httpx2.Response, read: Callable[[], T]) -> T:
+        try:
+            return read()
+        except (KeyError, TypeError, ValueError) as error:
+            raise self._somebody_else(answer) from error
+
+    def _ask(self, method: str, path: str, *, needs: str, **what: Any) -> httpx2.Response:
+        return self._judged(self._try(method, path, **what), needs=needs)
 
     def _try(
-        self, method: str, path: str, *, query: dict[str, str] | None = None, content: bytes | None = None
+        self,
+        method: str,
+        path: str,
+        *,
+        query: dict[str, str] | None = None,
+        content: bytes | None = None,
+        json: dict[str, Any] | None = None,
     ) -> httpx2.Response:
         try:
-            return self._client.request(method, f"{self._url}/api/v1{path}", params=query, content=content)
+            url = f"{self._url}/api/v1{path}"
+            return self._client.request(method, url, params=query, content=content, json=json)
         except httpx2.ConnectError as error:
             raise CommandFailed(f"no server answers at {self._url}: {error}") from error
         except (httpx2.HTTPError, httpx2.InvalidURL) as error:
@@ -162,6 +263,8 @@ class ApiAdmin:
             text += f"; give a token with --token or {TOKEN_VARIABLE}, crdt-sync token makes one"
         elif answer.status_code == 403:
             text += f"; that needs {needs}"
+        elif title == "document deleted":
+            text += "; crdt-sync rooms undelete brings it back"
         elif "retry-after" in answer.headers:
             text += f"; try again in {answer.headers['retry-after']} s"
         raise CommandFailed(text)
@@ -188,6 +291,36 @@ def _path(name: str, kind: str = "rooms") -> str:
         raise CommandFailed(f"{name!r} is no name: names are UTF-8")
     # A dot alone would be a folder's.
     return f"/{kind}/{quote(name, safe='').replace('.', '%2E')}"
+
+
+def _of_past(name: str, point: Point) -> tuple[str, dict[str, str]]:
+    """Where a document is read as of then."""
+    if point.version is not None:
+        return f"{_path(name)}/versions/{point.version}", {}
+    if point.seq is not None:
+        return f"{_path(name)}/at", {"seq": str(point.seq)}
+    if point.time is not None:
+        return f"{_path(name)}/at", {"time": point.time.isoformat()}
+    return f"{_path(name)}/document", {}
+
+
+def _wish(point: Point) -> dict[str, Any]:
+    if point.version is not None:
+        return {"version": point.version}
+    return {"seq": point.seq} if point.seq is not None else {"time": _point(point)}
+
+
+def _point(point: Point) -> str:
+    """As `parse_point` reads it."""
+    if point.version is not None:
+        return str(point.version)
+    if point.seq is not None:
+        return f"seq:{point.seq}"
+    return point.time.isoformat() if point.time is not None else "now"
+
+
+def _then(form: dict[str, Any]) -> Then:
+    return Then(form["seq"], form["exact"], form["version"])
 
 
 def _media_type(answer: httpx2.Response) -> str:

@@ -5,28 +5,33 @@ configured the other nodes hear of it at once. Without, they look at the databas
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Coroutine
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any, Final, TypeVar
 
-from persistence import DocumentStats, Export, StoreCorrupt
+from persistence import DocumentStats, Export, StoreCorrupt, Version
 
-from .admin import Exported, Imported, RoomFacts
+from .admin import Exported, Imported, Restored, RoomFacts, Then
 from .apart import Apart
+from .authors import Bucket
 from .bus import open_bus
 from .commands import CommandFailed, NoSuchDocument, is_text
 from .document import State
 from .errors import DocumentBroken, MessageTooBig, ProtocolError, StoreBehind, SyncError
 from .formats import show
 from .gateway.sync import check_room_name
+from .going_back import GoingBack, NameTaken, NotRestorable, WentBack
+from .history import NoSuchPast, Past
 from .journal import Journal
 from .pacing import at_once
+from .past_forms import changes_to
 from .replay import replaying
 from .rooms import COMPARE_S, FORGET_AFTER_S, Rooms
 from .settings import Settings
 from .stores import make_store
+from .time_machine import NOW, Plan, Point, TimeMachine, taking_back
 from .verifying import Checked, Finding
 
 T = TypeVar("T")
@@ -119,15 +124,15 @@ class StoreAdmin:
             raise CommandFailed(f"{name!r} was deleted just now, and a server may have it open: wait {wait_s:.0f} s")
         self._run(self._store.purge(name))
 
-    def export(self, name: str, form: str) -> Exported:
+    def export(self, name: str, form: str, point: Point = NOW) -> Exported:
         """See `Admin`."""
+        if point != NOW:
+            past = self._in_past(name, lambda machine: machine.read(name, point))
+            return Exported(_shown(name, past.update, form), past.seq, exact=past.exact)
         export = self._export(name)
         # Outside of the event loop, so that Ctrl-C ends it.
         state = _put_together(export)
-        try:
-            return Exported(show(state.update, form), export.head_seq, len(state.waiting))
-        except SyncError as error:
-            raise CommandFailed(f"{name!r} can't be shown: {error}") from error
+        return Exported(_shown(name, state.update, form), export.head_seq, len(state.waiting))
 
     def apply(self, name: str, update: bytes) -> Imported:
         """See `Admin`."""
@@ -152,6 +157,126 @@ class StoreAdmin:
             for one in self._run(self._store.quarantined()):
                 self._harmful.setdefault(one.document, set()).add(one.digest)
         return self._apart.check(export, self._harmful.get(name, ()))
+
+    def versions(self, name: str) -> list[Version]:
+        """See `Admin`."""
+        return self._of_document(name, lambda: self._store.versions(name))
+
+    def take_version(self, name: str, label: str | None) -> Version:
+        """See `Admin`."""
+
+        async def take() -> Version | None:
+            async with self._node() as rooms, rooms.hold(name) as room:
+                await room.until_stored(self._settings.database_timeout_s)
+                return await rooms.keep_version(room, kind="manual", label=label)
+
+        version = self._of_document(name, lambda: _with_label(take()))
+        if version is None:
+            raise CommandFailed(f"nothing was ever written to {name!r}")
+        return version
+
+    def label_version(self, name: str, id: int, label: str | None) -> None:
+        """See `Admin`."""
+        if not self._of_document(name, lambda: _with_label(self._store.label_version(name, id, label))):
+            raise CommandFailed(f"{name!r} has no version {id}")
+
+    def delete_versions(self, name: str, ids: Sequence[int]) -> None:
+        """See `Admin`."""
+        self._of_document(name, lambda: self._store.delete_versions(name, ids))
+
+    def diff(self, name: str, older: Point, newer: Point, form: str) -> list[dict[str, Any]] | str:
+        """See `Admin`."""
+        return changes_to(form, self._in_past(name, lambda machine: machine.diff(name, older, newer)))
+
+    def activity(self, name: str, since: datetime, bucket_s: int) -> list[Bucket]:
+        """See `Admin`."""
+        until = datetime.now(UTC)
+        return self._in_past(name, lambda machine: machine.activity(name, since, until, bucket_s))
+
+    def restore(
+        self, name: str, point: Point, *, roots: Sequence[str] | None, form: str, dry_run: bool, anyway: bool
+    ) -> Restored:
+        """See `Admin`."""
+
+        def plan(machine: TimeMachine, current: bytes) -> Awaitable[Plan]:
+            return machine.plan_restore(name, point, current, roots=roots)
+
+        return self._go_back(name, plan, form=form, dry_run=dry_run, anyway=anyway)
+
+    def restore_as_new(self, name: str, point: Point, new: str, *, dry_run: bool) -> Then:
+        """See `Admin`."""
+
+        async def make(machine: TimeMachine) -> Past:
+            check_room_name(new)
+            past, update = await machine.copy(name, point)
+            if dry_run:
+                if new in await self._store.heads([new]):
+                    raise NameTaken(f"{new!r} is there already: choose a name that is free")
+            else:
+                async with self._going_back() as going_back:
+                    await going_back.make(new, update)
+            return past
+
+        return _then(self._in_past(name, make))
+
+    def roll_back(self, name: str, user: str, since: Point, *, form: str, dry_run: bool, anyway: bool) -> Restored:
+        """See `Admin`."""
+
+        def plan(machine: TimeMachine, current: bytes) -> Awaitable[Plan]:
+            return machine.plan_rollback(name, user, since, current)
+
+        by = taking_back(user, None)
+        return self._go_back(name, plan, form=form, dry_run=dry_run, anyway=anyway, user=by)
+
+    def _go_back(
+        self,
+        name: str,
+        plan: Callable[[TimeMachine, bytes], Awaitable[Plan]],
+        *,
+        form: str,
+        dry_run: bool,
+        anyway: bool,
+        user: str | None = None,
+    ) -> Restored:
+        async def go(machine: TimeMachine) -> WentBack:
+            if dry_run:  # that can be done beside a server that has the database for itself
+                return WentBack(await plan(machine, (await machine.read(name, NOW)).update), False)
+            async with self._going_back() as going_back:
+                return await going_back.go(name, lambda current: plan(machine, current), anyway=anyway, user=user)
+
+        went = self._in_past(name, go)
+        changes = changes_to(form, went.plan.changes)
+        restoration = went.plan.restoration
+        return Restored(_then(went.plan.past), restoration.impossible, changes, went.done, went.version_before)
+
+    def _in_past(self, name: str, work: Callable[[TimeMachine], Awaitable[T]]) -> T:
+        """Do something in the past of a document."""
+        return self._of_document(name, lambda: work(TimeMachine(self._store)))
+
+    def _of_document(self, name: str, work: Callable[[], Awaitable[T]]) -> T:
+        """Do something with a document that is there, and not deleted."""
+
+        async def do() -> T:
+            head_seq = (await self._store.heads([name])).get(name, 0)
+            if head_seq == 0:
+                raise self._unknown(name)
+            if head_seq is None:
+                raise CommandFailed(f"{name!r} was deleted: crdt-sync rooms undelete {name!r} brings it back")
+            return await work()
+
+        if not is_text(name):
+            raise self._unknown(name)
+        try:
+            return self._run(do())
+        except (NoSuchPast, NotRestorable, NameTaken) as error:
+            raise CommandFailed(str(error)) from error
+        except SyncError as error:
+            raise CommandFailed(f"{name!r}: {error.reason}: {error}") from error
+
+    @asynccontextmanager
+    async def _going_back(self) -> AsyncIterator[GoingBack]:
+        async with self._node() as rooms:
+            yield GoingBack(rooms, store_timeout_s=self._settings.database_timeout_s)
 
     async def _apply(self, name: str, update: bytes) -> Imported:
         async with self._node() as rooms, rooms.hold(name) as room:
@@ -204,6 +329,24 @@ async def _stop(task: asyncio.Task[None]) -> None:
     task.cancel()
     with suppress(asyncio.CancelledError):
         await task
+
+
+async def _with_label(work: Awaitable[T]) -> T:
+    try:
+        return await work
+    except ValueError as error:
+        raise CommandFailed(f"that can't be a label: {error}") from error
+
+
+def _shown(name: str, update: bytes, form: str) -> bytes:
+    try:
+        return show(update, form)
+    except SyncError as error:
+        raise CommandFailed(f"{name!r} can't be shown: {error}") from error
+
+
+def _then(past: Past) -> Then:
+    return Then(past.seq, past.exact, None if past.version is None else past.version.id)
 
 
 def _facts(one: DocumentStats) -> RoomFacts:

@@ -88,7 +88,7 @@ def to_text(changes: Sequence[Change]) -> str:
     Returns:
         Lines, each ended by a newline. UTF-8 can encode them, and there is nothing in them that a terminal would obey.
     """
-    return "".join(f"{_printable(line)}\n" for change in changes for line in _lines(change))
+    return "".join(f"{printable(line)}\n" for change in changes for line in _lines(change))
 
 
 def _lines(change: Change) -> Iterator[str]:
@@ -174,7 +174,7 @@ def _shortened(line: str) -> str:
     return f"{line[:LINE_CHARS_MAX]}… ({len(line) - LINE_CHARS_MAX} more characters)"
 
 
-def _printable(line: str) -> str:
+def printable(line: str) -> str:
     """Without what would move the cursor, change colours, or turn the direction of writing."""
     return "".join(
         each if each.isprintable() or each in "\t\u3000\xa0" else _escaped(each) for each in well_formed(line)

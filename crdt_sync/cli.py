@@ -9,7 +9,16 @@ from importlib.metadata import version
 
 from persistence import StoreError
 
-from . import completion_command, content_commands, room_commands, store_commands, token_command, verify_command
+from . import (
+    completion_command,
+    content_commands,
+    past_commands,
+    room_commands,
+    store_commands,
+    token_command,
+    verify_command,
+    version_commands,
+)
 from .commands import CommandFailed, Commands, Teaching, add_command
 from .serve import CannotServe, serve
 from .settings import InvalidSettings, Settings
@@ -60,6 +69,8 @@ def parser() -> argparse.ArgumentParser:
     commands = made.add_subparsers(metavar="COMMAND", required=True)
     _add_serve(commands)
     room_commands.add_parsers(commands)
+    version_commands.add_parsers(commands)
+    past_commands.add_parsers(commands)
     content_commands.add_parsers(commands)
     verify_command.add_parser(commands)
     store_commands.add_parsers(commands)

@@ -6,17 +6,31 @@ from pathlib import Path
 from .admins import Place, add_place
 from .commands import CommandFailed, Commands, add_command, add_json, write_file
 from .formats import FORMATS
+from .past_options import add_point, point_of
 from .tables import counted, printable, to_json
 
 
-def export(*, place: Place, room: str, form: str, output: Path | None, as_json: bool) -> int:
+def export(
+    *,
+    place: Place,
+    room: str,
+    form: str,
+    output: Path | None,
+    version: int | None,
+    moment: str | None,
+    seq: int | None,
+    as_json: bool,
+) -> int:
     """Write a document into a file, or to standard output."""
     if output is None and form == "update" and sys.stdout.isatty():
         raise CommandFailed("a Yjs update is binary, and this is a terminal: name a file with --output FILE")
     if output is None and as_json:
         raise CommandFailed("--json tells what was written, and where: it needs --output FILE")
+    point = point_of(version=version, moment=moment, seq=seq)
     with place.admin("export", room) as admin:
-        exported = admin.export(room, form)
+        exported = admin.export(room, form, point)
+    if not exported.exact:
+        print(f"what it was then isn't kept any more; the nearest before it: seq {exported.seq}", file=sys.stderr)
     if output is None and sys.stdout.isatty():
         # Not as it is: what people wrote could steer a terminal.
         print("\n".join(printable(line) for line in exported.data.decode().rstrip("\n").split("\n")))
@@ -31,7 +45,7 @@ def export(*, place: Place, room: str, form: str, output: Path | None, as_json: 
         print(f"{count} can't be integrated yet and left out: what to build on is missing", file=sys.stderr)
     if as_json:
         facts = {"name": room, "format": form, "bytes": len(exported.data), "seq": exported.seq}
-        print(to_json({**facts, "waiting": exported.waiting, "file": str(output)}))
+        print(to_json({**facts, "exact": exported.exact, "waiting": exported.waiting, "file": str(output)}))
     return 0
 
 
@@ -80,11 +94,12 @@ def _add_export(commands: Commands) -> None:
         export,
         help="write a document into a file",
         description="Write a document as one Yjs update (v1), which is what Y.applyUpdate(doc, bytes) and crdt-sync import take; as JSON; or as text "
-        "for people. From a database it has what is stored, and a server may be running; edits of the last moment may not be stored yet.",
+        "for people; as it is, or as it was at some point. From a database it has what is stored, and a server may be running; edits of the last moment may not be stored yet.",
         examples=[
             "crdt-sync export trip-1 --output trip-1.bin",
             "crdt-sync export trip-1 --format json | jq .title",
             "crdt-sync export trip-1 --format text --url http://127.0.0.1:1234",
+            "crdt-sync export trip-1 --format text --at 'yesterday 14:00'",
         ],
     )
     command.add_argument("room", metavar="ROOM", help="the document's name, as in the client's WebsocketProvider")
@@ -96,6 +111,7 @@ def _add_export(commands: Commands) -> None:
         help="update (the default); json; rich, which is JSON with types and formats; text, for people",
     )
     command.add_argument("--output", type=Path, metavar="FILE", help="write to this file, not to standard output")
+    add_point(command, required=False)
     add_json(command, "print what was written, as JSON; needs --output")
     add_place(command)
 

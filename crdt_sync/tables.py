@@ -5,7 +5,7 @@ The only home of rich. Names of documents come from anybody, so what could steer
 
 import json
 import sys
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, is_dataclass
 from datetime import datetime
@@ -26,16 +26,31 @@ size = decimal
 """Tells a number of bytes: "18.4 kB"."""
 
 
-def print_table(headers: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
-    """Print rows below headers, the first column to the left, numbers to the right."""
+def print_table(headers: Sequence[str], rows: Iterable[Sequence[str]], *, left: Collection[str] = ()) -> None:
+    """Print rows below headers: to the left the first column, and those with the headers in `left`, to the right the others."""
     table = Table(box=None, padding=(0, 1), show_edge=False)
     first, *others = headers
     table.add_column(first, overflow="fold", max_width=_NAME_COLUMNS_MAX)
     for header in others:
-        table.add_column(header, justify="right", no_wrap=True)
+        table.add_column(header, justify="left" if header in left else "right", no_wrap=True)
     for name, *cells in rows:
         table.add_row(Text(printable(name)), *map(Text, cells))
     _console().print(table)
+
+
+def print_lines(lines: Iterable[tuple[str, str]], *, aside: bool = False) -> None:
+    """Print lines with their styles, as rich calls them, which show if it is a terminal.
+
+    Args:
+        lines: Without what a terminal would obey.
+        aside: Whether to standard error.
+    """
+    console = Console(highlight=False, stderr=aside)
+    for line, style in lines:
+        if console.is_terminal:
+            console.print(Text(line, style), soft_wrap=True)
+        else:
+            print(line, file=sys.stderr if aside else sys.stdout)
 
 
 def print_facts(facts: Iterable[tuple[str, str]]) -> None:

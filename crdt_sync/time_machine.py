@@ -51,20 +51,6 @@ class Point:
 NOW = Point()
 
 
-def parse_point(text: str) -> Point:
-    """Read a point from text: `12` is a version, `seq:345` a seq, `2026-05-01T12:00:00Z` a time, and `now`.
-
-    Raises:
-        ValueError: It is none of these. The text says so.
-    """
-    if text == "now":
-        return NOW
-    kind, _, number = text.rpartition(":")
-    if kind in ("", "seq") and number.isdecimal() and number.isascii() and len(number) <= 18:
-        return Point(seq=int(number)) if kind else Point(version=int(number))
-    return Point(time=parse_time(text))
-
-
 def parse_time(text: str) -> datetime:
     """Read a time with its time zone.
 
@@ -78,6 +64,24 @@ def parse_time(text: str) -> datetime:
     if time is None or time.tzinfo is None:
         raise ValueError(f"{text!r} is no version, seq:number, now, or time with its zone (2026-05-01T12:00:00Z)")
     return time
+
+
+def parse_point(text: str, read_time: Callable[[str], datetime] = parse_time) -> Point:
+    """Read a point from text: `12` is a version, `seq:345` a seq, `2026-05-01T12:00:00Z` a time, and `now`.
+
+    Args:
+        text: As above.
+        read_time: What reads a time.
+
+    Raises:
+        ValueError: It is none of these. The text says so.
+    """
+    if text == "now":
+        return NOW
+    kind, _, number = text.rpartition(":")
+    if kind in ("", "seq") and number.isdecimal() and number.isascii() and len(number) <= 18:
+        return Point(seq=int(number)) if kind else Point(version=int(number))
+    return Point(time=read_time(text))
 
 
 @dataclass(frozen=True, slots=True)

@@ -70,16 +70,18 @@ ROWS: tuple[frozenset[str], ...] = (
     frozenset({"gateway.routing"}),
     frozenset({"gateway.app"}),
     frozenset({"accepting", "admin", "commands", "store_copy", "tables", "transport"}),
-    frozenset({"admin_api", "admin_store", "room_reports", "serve", "store_reports"}),
+    frozenset({"admin_api", "admin_store", "past_options", "past_reports", "room_reports", "serve", "store_reports"}),
     frozenset({"admins"}),
     frozenset(
         {
             "completion_command",
             "content_commands",
+            "past_commands",
             "room_commands",
             "store_commands",
             "token_command",
             "verify_command",
+            "version_commands",
         }
     ),
     frozenset({"cli"}),

@@ -369,7 +369,15 @@ def test_export_says_to_scripts_what_was_written(run: Run, sqlite_url: str, tmp_
     without_file = run("export", "trip-1", "--format", "json", "--json", "--database", sqlite_url)
 
     told = json.loads(result.out)
-    assert told == {"name": "trip-1", "format": "json", "bytes": 17, "seq": 5, "waiting": 0, "file": str(path)}
+    assert told == {
+        "name": "trip-1",
+        "format": "json",
+        "bytes": 17,
+        "seq": 5,
+        "exact": True,
+        "waiting": 0,
+        "file": str(path),
+    }
     assert json.loads(path.read_text()) == {"text": "hello"}
     assert (without_file.code, without_file.out) == (1, "")
 
