@@ -3,13 +3,17 @@
 Databases are the test run's own. Where one can't be had its tests are skipped, in CI they fail; see `require`.
 """
 
-from collections.abc import AsyncIterator, Iterator
+import os
+from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 
 import pytest
 import pytest_asyncio
 
+from crdt_sync import cli
+
 from .support.clients import NodeClients, NodeProcess
+from .support.command import Result
 from .support.pgbouncer import PgBouncer
 from .support.postgres import PostgresServer
 from .support.redis import RedisCluster, RedisServer
@@ -95,3 +99,22 @@ def redis_cluster() -> Iterator[RedisCluster]:
     """The Redis Cluster of this xdist worker, shared by its tests. One that wants to break one makes its own."""
     with require(RedisCluster) as cluster:
         yield cluster
+
+
+@pytest.fixture
+def run(capfdbinary: pytest.CaptureFixture[bytes], monkeypatch: pytest.MonkeyPatch) -> Callable[..., Result]:
+    """Runs `crdt-sync` in this process."""
+    monkeypatch.setattr("crdt_sync.logs.configure", lambda level: None)
+    for name in [name for name in os.environ if name.startswith("CRDT_SYNC_") and "_TEST_" not in name]:
+        monkeypatch.delenv(name)
+
+    def run(*arguments: str | Path) -> Result:
+        capfdbinary.readouterr()
+        with pytest.raises(SystemExit) as ended:
+            cli.main([str(argument) for argument in arguments])
+        code = ended.value.code
+        assert isinstance(code, int)
+        out, err = capfdbinary.readouterr()
+        return Result(code, out.decode(), err.decode())
+
+    return run

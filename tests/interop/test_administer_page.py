@@ -2,11 +2,8 @@
 
 import asyncio
 import json
-import os
 import re
-import shutil
 import sqlite3
-import sys
 from contextlib import closing
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -15,53 +12,17 @@ from pathlib import Path
 from persistence import Export, Row
 from tests.support.api import GUARDED, token
 from tests.support.clients import NodeClients
-from tests.support.command import ROOT, fill
+from tests.support.command import fill
+from tests.support.desk import Desk, sections
 from tests.support.fakes import typed
 from tests.support.server import ServerProcess
 
-PAGE = (ROOT / "docs/how-to/administer.md").read_text()
-SECTIONS = dict(re.findall(r"^##? ([^\n]+)\n(.*?)(?=^## |\Z)", PAGE, re.MULTILINE | re.DOTALL))
+PAGE = "docs/how-to/administer.md"
 NOW = datetime(2026, 5, 4, tzinfo=UTC)
 
 
-class Desk:
-    """A shell in a folder, where `crdt-sync` is in the path."""
-
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        (folder / "bin").mkdir()
-        (folder / "bin/crdt-sync").write_text(f'#!/bin/sh\nexec "{sys.executable}" -m crdt_sync "$@"\n')
-        (folder / "bin/crdt-sync").chmod(0o755)
-        inherited = {name: value for name, value in os.environ.items() if not name.startswith("CRDT_SYNC_")}
-        path = f"{folder / 'bin'}{os.pathsep}{inherited['PATH']}"
-        self.env = inherited | {
-            "PATH": path,
-            "PYTHONPATH": str(ROOT),
-            "CRDT_SYNC_DATABASE_URL": "sqlite:///crdt-sync.db",
-        }
-
-    async def follow(self, heading: str, *, url: str = "", env: dict[str, str] | None = None) -> str:
-        """Type all commands below a heading; they have to succeed. Returns what they print."""
-        script = "".join(re.findall(r"```sh\n(.*?)```", SECTIONS[heading], re.DOTALL))
-        assert script, heading
-        bash = shutil.which("bash")
-        assert bash is not None
-        process = await asyncio.create_subprocess_exec(
-            *(bash, "-euc", script.replace("http://127.0.0.1:1234", url)),
-            cwd=self.folder,
-            env=self.env | (env or {}),
-            stdin=asyncio.subprocess.DEVNULL,
-            stdout=asyncio.subprocess.PIPE,
-            stderr=asyncio.subprocess.PIPE,
-        )
-        async with asyncio.timeout(60):
-            out, err = await process.communicate()
-        assert process.returncode == 0, f"{heading}: {err.decode()}"
-        return out.decode()
-
-
 async def test_recipes_work_as_they_stand(tmp_path: Path, clients: NodeClients) -> None:
-    desk = Desk(tmp_path)
+    desk = Desk(tmp_path, PAGE)
     url = f"sqlite:///{tmp_path}/crdt-sync.db"
     rows = tuple(Row(seq, update, "ann", NOW) for seq, update in enumerate(typed("Lisboa"), 1))
     trip = Export("trip-1", NOW, len(rows), None, rows)
@@ -103,4 +64,4 @@ async def test_recipes_work_as_they_stand(tmp_path: Path, clients: NodeClients) 
 def test_every_recipe_is_tried() -> None:
     tried = set(re.findall(r'desk\.follow\(\s*"([^"]+)"', Path(__file__).read_text()))
 
-    assert tried == set(SECTIONS) - {"Administer documents"}
+    assert tried == sections(PAGE).keys() - {"Administer documents"}

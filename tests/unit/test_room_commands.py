@@ -15,7 +15,6 @@ from pathlib import Path
 
 import pytest
 
-from crdt_sync import cli
 from crdt_sync.document import Document
 from persistence import Export, Row, Snapshot
 from tests.support.command import ROOT, Result, content, fill, run_outside, with_store
@@ -53,25 +52,6 @@ def sqlite_url(tmp_path: Path) -> str:
     found = f"sqlite:///{tmp_path}/trips.db"
     fill(found, TRIP, EMPTIED, ZURICH)
     return found
-
-
-@pytest.fixture
-def run(capfdbinary: pytest.CaptureFixture[bytes], monkeypatch: pytest.MonkeyPatch) -> Run:
-    """Runs `crdt-sync` in this process."""
-    monkeypatch.setattr("crdt_sync.logs.configure", lambda level: None)
-    for name in [name for name in os.environ if name.startswith("CRDT_SYNC_") and "_TEST_" not in name]:
-        monkeypatch.delenv(name)
-
-    def run(*arguments: str | Path) -> Result:
-        capfdbinary.readouterr()
-        with pytest.raises(SystemExit) as ended:
-            cli.main([str(argument) for argument in arguments])
-        code = ended.value.code
-        assert isinstance(code, int)
-        out, err = capfdbinary.readouterr()
-        return Result(code, out.decode(), err.decode())
-
-    return run
 
 
 def text_of(url: str, name: str) -> str:
