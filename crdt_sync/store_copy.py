@@ -8,7 +8,7 @@ whoever calls.
 from dataclasses import dataclass, field
 from datetime import datetime
 
-from persistence import Export, Store, StoreCorrupt
+from persistence import Export, Store, StoreCorrupt, VersionContent
 
 
 @dataclass(slots=True)
@@ -101,7 +101,7 @@ async def _copy_document(source: Store, target: Store, name: str, *, overwrite: 
 
 
 def _payload_bytes(export: Export) -> int:
-    snapshots = [content.snapshot for content in export.versions]
+    snapshots = [content.snapshot for content in export.versions if isinstance(content, VersionContent)]
     if export.snapshot is not None:
         snapshots.append(export.snapshot)
     parts = [part for one in snapshots for part in (one.state, one.state_vector, *one.waiting)]

@@ -4,6 +4,8 @@ Knows nothing of sockets or CRDTs: whoever needs bytes merged does it before.
 """
 
 from persistence.store import (
+    ArchivedVersion,
+    ArchiveUnavailable,
     DocumentDeleted,
     DocumentExists,
     DocumentHead,
@@ -30,6 +32,8 @@ from persistence.store import (
 from persistence.versions import Chunk, Span, Version, VersionKind
 
 __all__ = [
+    "ArchiveUnavailable",
+    "ArchivedVersion",
     "Chunk",
     "DocumentDeleted",
     "DocumentExists",

@@ -12,7 +12,7 @@ from typing import Final
 
 import zstandard
 
-from persistence.store import Snapshot, StoreCorrupt, VersionContent
+from persistence.store import ArchivedVersion, Snapshot, StoreCorrupt, VersionContent
 from persistence.versions import Version
 
 # Below this size the bytes saved are fewer than a page's worth of rows would notice.
@@ -23,6 +23,7 @@ _LEVEL: Final = 3
 # No flipped bit makes one of the other.
 _RAW: Final = b"\xa5"
 _ZSTD: Final = b"\x5a"
+ARCHIVED: Final = (b"", b"", b"")
 
 
 def pack(data: bytes, *, bytes_min: int = PACK_BYTES_MIN) -> bytes:
@@ -101,18 +102,30 @@ def unpack_snapshot(
     )
 
 
-def unpack_version(document: str, version: Version, digest: bytes, blobs: Sequence[bytes]) -> VersionContent:
-    """Undo `pack_snapshot` for a version.
+def pack_version(content: VersionContent | ArchivedVersion) -> tuple[bytes, tuple[bytes, bytes, bytes]]:
+    """Return a version's digest and blobs. Those of an archived one are empty, as no others are: so its row says what it is."""
+    if isinstance(content, ArchivedVersion):
+        return content.digest, ARCHIVED
+    blobs = pack_snapshot(content.snapshot)
+    return digest_of(blobs), blobs
+
+
+def unpack_version(
+    document: str, version: Version, digest: bytes, blobs: Sequence[bytes]
+) -> VersionContent | ArchivedVersion:
+    """Undo `pack_version`.
 
     Args:
         document: Its name.
         version: What is known of the version.
-        digest: `digest_of` what was written.
+        digest: What was written with it.
         blobs: What was read.
 
     Raises:
         StoreCorrupt: It isn't what was written.
     """
+    if version.archived:
+        return ArchivedVersion(version, digest)
     if digest_of(blobs) != digest:
         raise StoreCorrupt(f"version {version.id} of {document!r} isn't what was written: its digest is another")
     state_vector, waiting, state = blobs

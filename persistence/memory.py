@@ -13,6 +13,7 @@ from persistence.chunks import pack_rows, refuse_trimmed, rows_between, span_of,
 from persistence.store import (
     QUARANTINED_MAX,
     REVOCATION_GRACE,
+    ArchivedVersion,
     DocumentDeleted,
     DocumentExists,
     DocumentHead,
@@ -30,6 +31,7 @@ from persistence.store import (
     StoreUnavailable,
     VersionContent,
     check_aware,
+    check_digest,
     check_label,
     check_version,
 )
@@ -43,7 +45,7 @@ class _Log:
     rows: list[Row] = field(default_factory=list)  # after the snapshot
     deleted_at: datetime | None = None
     chunks: list[Chunk] = field(default_factory=list)
-    versions: list[VersionContent] = field(default_factory=list)
+    versions: list[VersionContent | ArchivedVersion] = field(default_factory=list)
     last_version: int = 0
 
     @property
@@ -185,7 +187,7 @@ class MemoryStore:
         if unless_since is not None and any(one.version.taken_at > unless_since for one in log.versions):
             return None
         snapshot = log.snapshot
-        same = [one.version for one in log.versions if one.snapshot.seq == snapshot.seq]
+        same = [one.version for one in log.versions if one.version.seq == snapshot.seq]
         unlabelled = [version for version in same if version.label is None]
         if same and label is None:
             return None
@@ -213,7 +215,7 @@ class MemoryStore:
         log = self._logs.get(document)
         return [one.version for one in reversed(log.versions)] if log else []
 
-    async def version(self, document: str, id: int) -> VersionContent | None:
+    async def version(self, document: str, id: int) -> VersionContent | ArchivedVersion | None:
         """See `Store.version`."""
         await self._turn()
         log = self._logs.get(document)
@@ -225,6 +227,22 @@ class MemoryStore:
         await self._turn()
         log = self._logs.get(document)
         return log is not None and self._label(log, id, label)
+
+    async def archive_version(self, document: str, version: Version, *, digest: bytes) -> bool:
+        """See `Store.archive_version`."""
+        check_digest(digest)
+        await self._turn()
+        log = self._logs.get(document)
+        for i, one in enumerate(log.versions if log is not None else ()):
+            same = (one.version.id, one.version.seq, one.version.taken_at) == (
+                version.id,
+                version.seq,
+                version.taken_at,
+            )
+            if log is not None and same and not one.version.archived:
+                log.versions[i] = ArchivedVersion(replace(one.version, archived=True), bytes(digest))
+                return True
+        return False
 
     async def delete_versions(self, document: str, ids: Sequence[int]) -> int:
         """See `Store.delete_versions`."""
@@ -390,7 +408,7 @@ def _stats(name: str, log: _Log) -> DocumentStats:
         deleted_at=log.deleted_at,
         history_bytes=sum(len(chunk.blob) for chunk in log.chunks),
         versions=len(log.versions),
-        version_bytes=sum(one.version.size_bytes for one in log.versions),
+        version_bytes=sum(one.version.size_bytes for one in log.versions if not one.version.archived),
     )
 
 

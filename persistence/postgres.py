@@ -34,6 +34,7 @@ from persistence.postgres_refusals import (
 )
 from persistence.postgres_schema import bring_up_to_date, read_schema
 from persistence.store import (
+    ArchivedVersion,
     DocumentDeleted,
     DocumentExists,
     DocumentHead,
@@ -51,6 +52,7 @@ from persistence.store import (
     StoreUnavailable,
     VersionContent,
     check_aware,
+    check_digest,
     check_label,
     check_version,
 )
@@ -154,7 +156,8 @@ LEFT JOIN (
     SELECT document_id, sum(octet_length(blob)) AS history_bytes FROM crdt_sync.document_history GROUP BY document_id
 ) AS h ON h.document_id = d.id
 LEFT JOIN (
-    SELECT document_id, count(*) AS versions, sum(size_bytes) AS version_bytes
+    SELECT document_id, count(*) AS versions,
+        sum(size_bytes) FILTER (WHERE octet_length(state) + octet_length(waiting) > 0) AS version_bytes
     FROM crdt_sync.document_version GROUP BY document_id
 ) AS v ON v.document_id = d.id
 ORDER BY name
@@ -312,7 +315,7 @@ class PostgresStore:
         """See `Store.versions`."""
         return await postgres_history.read_versions(self._primary, document)
 
-    async def version(self, document: str, id: int) -> VersionContent | None:
+    async def version(self, document: str, id: int) -> VersionContent | ArchivedVersion | None:
         """See `Store.version`."""
         return await postgres_history.read_version(self._primary, document, id)
 
@@ -320,6 +323,11 @@ class PostgresStore:
         """See `Store.label_version`."""
         check_label(label)
         return await postgres_history.label_version(self._primary, document, id, label)
+
+    async def archive_version(self, document: str, version: Version, *, digest: bytes) -> bool:
+        """See `Store.archive_version`."""
+        check_digest(digest)
+        return await postgres_history.archive_version(self._primary, document, version, digest)
 
     async def delete_versions(self, document: str, ids: Sequence[int]) -> int:
         """See `Store.delete_versions`."""

@@ -12,7 +12,7 @@ from functools import lru_cache
 from operator import itemgetter
 from typing import Any, Final
 
-from persistence.blobs import PACK_INLINE_BYTES_MAX, digest_of, pack_snapshot, unpack_version
+from persistence.blobs import ARCHIVED, PACK_INLINE_BYTES_MAX, pack_version, unpack_version
 from persistence.chunks import (
     PACK_INLINE_ROWS_MAX,
     NumberedRow,
@@ -23,7 +23,7 @@ from persistence.chunks import (
 )
 from persistence.moments import micros
 from persistence.postgres_link import Connection, Link
-from persistence.store import Row, VersionContent
+from persistence.store import ArchivedVersion, Row, VersionContent
 from persistence.versions import VERSION_USERS_MAX, Chunk, Span, Version, VersionKind
 
 # So many rows are taken in at once: with 10,000 the event loop had to wait up to twice as long.
@@ -86,7 +86,8 @@ SELECT id, pg_advisory_xact_lock(hashtextextended('crdt_sync checkpoint', id))
 FROM crdt_sync.document WHERE name = $1
 """
 
-_VERSION: Final = "id, seq, taken_at, kind, label, user_id, users, size_bytes, whole"
+_COLUMNS: Final = "id, seq, taken_at, kind, label, user_id, users, size_bytes, whole"
+_VERSION: Final = f"{_COLUMNS}, octet_length(state) + octet_length(waiting) = 0 AS archived"
 _NONE_SINCE: Final = """
 NOT EXISTS (SELECT FROM crdt_sync.document_version AS late WHERE late.document_id = $1 AND late.taken_at > $2)
 """
@@ -126,7 +127,7 @@ WITH taken AS (
 ), counted AS (
     UPDATE crdt_sync.document AS d SET last_version = taken.id FROM taken WHERE d.id = document_id
 )
-SELECT {_VERSION} FROM taken
+SELECT {_COLUMNS}, archived FROM taken
 """
 _OF_NAME: Final = "document_id = (SELECT d.id FROM crdt_sync.document AS d WHERE name = $1)"
 
@@ -272,15 +273,18 @@ async def take_version(
     return None if record is None else _version(record)
 
 
-async def write_versions(connection: Connection, id_: int, versions: Sequence[VersionContent]) -> None:
+async def write_versions(
+    connection: Connection, id_: int, versions: Sequence[VersionContent | ArchivedVersion]
+) -> None:
     """Write versions as they were read somewhere else."""
     for one in versions:
-        version, blobs = one.version, await asyncio.to_thread(pack_snapshot, one.snapshot)
+        version = one.version
+        digest, blobs = await asyncio.to_thread(pack_version, one)
         await connection.execute(
-            f"INSERT INTO crdt_sync.document_version (document_id, {_VERSION}, digest, state_vector, waiting, state) "
+            f"INSERT INTO crdt_sync.document_version (document_id, {_COLUMNS}, digest, state_vector, waiting, state) "
             "VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14)",
             *(id_, version.id, version.seq, version.taken_at, version.kind, version.label, version.user_id),
-            *(json.dumps(version.users), version.size_bytes, version.whole, digest_of(blobs), *blobs),
+            *(json.dumps(version.users), version.size_bytes, version.whole, digest, *blobs),
         )
     await connection.execute(
         "UPDATE crdt_sync.document SET last_version = "
@@ -298,7 +302,7 @@ async def read_versions(link: Link, document: str) -> list[Version]:
     return [_version(record) for record in records]
 
 
-async def read_version(link: Link, document: str, id_: int) -> VersionContent | None:
+async def read_version(link: Link, document: str, id_: int) -> VersionContent | ArchivedVersion | None:
     """See `Store.version`."""
     async with (
         link.connection("read", f"reading version {id_} of {document!r}") as connection,
@@ -313,7 +317,7 @@ async def read_version(link: Link, document: str, id_: int) -> VersionContent | 
     return None if record is None else await asyncio.to_thread(_content, document, record)
 
 
-async def read_all_versions(connection: Connection, document: str) -> tuple[VersionContent, ...]:
+async def read_all_versions(connection: Connection, document: str) -> tuple[VersionContent | ArchivedVersion, ...]:
     """Read a document's versions with their content, oldest first."""
     records = await connection.fetch(
         f"SELECT {_VERSION}, digest, state_vector, waiting, state FROM crdt_sync.document_version "
@@ -332,6 +336,18 @@ async def label_version(link: Link, document: str, id_: int, label: str | None) 
             document,
             id_,
             label,
+        )
+    return changed is not None
+
+
+async def archive_version(link: Link, document: str, version: Version, digest: bytes) -> bool:
+    """See `Store.archive_version`."""
+    what = f"archiving version {version.id} of {document!r}"
+    async with link.connection("read", what) as connection, link.statement(connection):
+        changed = await connection.fetchval(
+            "UPDATE crdt_sync.document_version SET digest = $5, state_vector = $6, waiting = $7, state = $8 "
+            f"WHERE {_OF_NAME} AND id = $2 AND seq = $3 AND taken_at = $4 AND octet_length(state) + octet_length(waiting) > 0 RETURNING true",
+            *(document, version.id, version.seq, version.taken_at, digest, *ARCHIVED),
         )
     return changed is not None
 
@@ -388,9 +404,9 @@ def _users(text: str) -> tuple[str | None, ...]:
 
 
 def _version(record: Any) -> Version:
-    id_, seq, taken_at, kind, label, user_id, users, size_bytes, whole = tuple(record)[:9]
-    return Version(id_, seq, taken_at, kind, label, user_id, tuple(json.loads(users)), size_bytes, whole)
+    id_, seq, taken_at, kind, label, user_id, users, size_bytes, whole, archived = tuple(record)[:10]
+    return Version(id_, seq, taken_at, kind, label, user_id, tuple(json.loads(users)), size_bytes, whole, archived)
 
 
-def _content(document: str, record: Any) -> VersionContent:
+def _content(document: str, record: Any) -> VersionContent | ArchivedVersion:
     return unpack_version(document, _version(record), *(record["digest"], tuple(record)[-3:]))

@@ -42,6 +42,7 @@ from persistence.sqlite_refusals import (
     unrevoke,
 )
 from persistence.store import (
+    ArchivedVersion,
     DocumentDeleted,
     DocumentExists,
     DocumentHead,
@@ -59,6 +60,7 @@ from persistence.store import (
     StoreUnavailable,
     VersionContent,
     check_aware,
+    check_digest,
     check_label,
     check_version,
 )
@@ -76,7 +78,9 @@ SELECT name, head_seq, coalesce(rows, 0), coalesce(log_bytes, 0), coalesce(s.seq
     coalesce(length(state) + length(waiting) + length(state_vector), 0), oldest_at, deleted_at,
     coalesce((SELECT sum(length(blob)) FROM document_history AS h WHERE h.document_id = document.id), 0),
     (SELECT count(*) FROM document_version AS v WHERE v.document_id = document.id),
-    coalesce((SELECT sum(size_bytes) FROM document_version AS v WHERE v.document_id = document.id), 0)
+    coalesce((
+        SELECT sum(size_bytes) FROM document_version AS v WHERE v.document_id = document.id AND length(state) + length(waiting) > 0
+    ), 0)
 FROM document LEFT JOIN document_snapshot AS s ON s.document_id = document.id
 LEFT JOIN (
     SELECT document_id, count(*) AS rows, sum(length("update")) AS log_bytes, min(accepted_at) AS oldest_at
@@ -251,7 +255,7 @@ class SqliteStore:
             f"list of versions of {document!r}", lambda connection: sqlite_history.read_versions(connection, document)
         )
 
-    async def version(self, document: str, id: int) -> VersionContent | None:
+    async def version(self, document: str, id: int) -> VersionContent | ArchivedVersion | None:
         """See `Store.version`."""
         what = f"reading version {id} of {document!r}"
         return await self._read(what, lambda connection: sqlite_history.read_version(connection, document, id))
@@ -261,6 +265,14 @@ class SqliteStore:
         check_label(label)
         what = f"labelling version {id} of {document!r}"
         return await self._write(what, lambda connection: sqlite_history.label_version(connection, document, id, label))
+
+    async def archive_version(self, document: str, version: Version, *, digest: bytes) -> bool:
+        """See `Store.archive_version`."""
+        check_digest(digest)
+        return await self._write(
+            f"archiving version {version.id} of {document!r}",
+            lambda connection: sqlite_history.archive_version(connection, document, version, digest),
+        )
 
     async def delete_versions(self, document: str, ids: Sequence[int]) -> int:
         """See `Store.delete_versions`."""

@@ -12,10 +12,10 @@ from functools import lru_cache
 from operator import itemgetter
 from typing import Final, cast
 
-from persistence.blobs import digest_of, pack, pack_snapshot, unpack_version
+from persistence.blobs import ARCHIVED, digest_of, pack, pack_version, unpack_version
 from persistence.chunks import NumberedRow, pack_numbered, refuse_trimmed, rows_between, sorted_users
 from persistence.moments import micros, moment
-from persistence.store import Row, VersionContent
+from persistence.store import ArchivedVersion, Row, VersionContent
 from persistence.versions import VERSION_USERS_MAX, Chunk, Span, Version, VersionKind
 
 _PAGE_ROWS: Final = 4096
@@ -30,7 +30,18 @@ _SPAN: Final = (
 # A column as text without separators; NULL, which hex() makes the same as an empty text, as "-".
 _HEX: Final = "CASE WHEN {0} IS NULL THEN '-' ELSE hex({0}) END"
 _VERSION: Final = " || ':' || ".join(
-    ("id", "seq", "taken_at", "kind", _HEX.format("label"), _HEX.format("user_id"), "hex(users)", "size_bytes", "whole")
+    (
+        "id",
+        "seq",
+        "taken_at",
+        "kind",
+        _HEX.format("label"),
+        _HEX.format("user_id"),
+        "hex(users)",
+        "size_bytes",
+        "whole",
+        "(length(state) + length(waiting) = 0)",
+    )
 )
 
 
@@ -167,15 +178,17 @@ def take_version(
         size_bytes=sum(map(len, blobs)),
         whole=bool(whole),
     )
-    _write_version(connection, document_id, version, blobs)
+    _write_version(connection, document_id, version, digest_of(blobs), blobs)
     connection.execute("UPDATE document SET last_version = ? WHERE id = ?", (id_, document_id))
     return version
 
 
-def write_versions(connection: sqlite3.Connection, document_id: int, versions: Iterable[VersionContent]) -> None:
+def write_versions(
+    connection: sqlite3.Connection, document_id: int, versions: Iterable[VersionContent | ArchivedVersion]
+) -> None:
     """Write versions as they were read somewhere else."""
     for one in versions:
-        _write_version(connection, document_id, one.version, pack_snapshot(one.snapshot))
+        _write_version(connection, document_id, one.version, *pack_version(one))
         connection.execute(
             "UPDATE document SET last_version = max(last_version, ?) WHERE id = ?", (one.version.id, document_id)
         )
@@ -187,12 +200,12 @@ def read_versions(connection: sqlite3.Connection, document: str) -> list[Version
     return [] if found is None else _read_versions(connection, found[0])
 
 
-def read_version(connection: sqlite3.Connection, document: str, id_: int) -> VersionContent | None:
+def read_version(connection: sqlite3.Connection, document: str, id_: int) -> VersionContent | ArchivedVersion | None:
     """See `Store.version`."""
     return next(iter(_read_contents(connection, document, "AND v.id = ?", id_)), None)
 
 
-def read_all_versions(connection: sqlite3.Connection, document: str) -> tuple[VersionContent, ...]:
+def read_all_versions(connection: sqlite3.Connection, document: str) -> tuple[VersionContent | ArchivedVersion, ...]:
     """Read a document's versions with their content, oldest first."""
     return tuple(_read_contents(connection, document))
 
@@ -202,6 +215,17 @@ def label_version(connection: sqlite3.Connection, document: str, id_: int, label
     changed = connection.execute(
         "UPDATE document_version SET label = ? WHERE id = ? AND document_id = (SELECT id FROM document WHERE name = ?)",
         (label, id_, document),
+    )
+    return changed.rowcount > 0
+
+
+def archive_version(connection: sqlite3.Connection, document: str, version: Version, digest: bytes) -> bool:
+    """See `Store.archive_version`."""
+    changed = connection.execute(
+        "UPDATE document_version SET digest = ?, state_vector = ?, waiting = ?, state = ? "
+        "WHERE document_id = (SELECT id FROM document WHERE name = ?) AND id = ? AND seq = ? AND taken_at = ? "
+        "AND length(state) + length(waiting) > 0",
+        (digest, *ARCHIVED, document, version.id, version.seq, micros(version.taken_at)),
     )
     return changed.rowcount > 0
 
@@ -267,14 +291,14 @@ def _users_since_last(connection: sqlite3.Connection, document_id: int, seq: int
 
 
 def _write_version(
-    connection: sqlite3.Connection, document_id: int, version: Version, blobs: tuple[bytes, bytes, bytes]
+    connection: sqlite3.Connection, document_id: int, version: Version, digest: bytes, blobs: tuple[bytes, bytes, bytes]
 ) -> None:
     connection.execute(
         "INSERT INTO document_version (document_id, id, seq, taken_at, kind, label, user_id, users, size_bytes, whole, "
         "digest, state_vector, waiting, state) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
         (
             *(document_id, version.id, version.seq, micros(version.taken_at), version.kind, version.label),
-            *(version.user_id, json.dumps(version.users), version.size_bytes, version.whole, digest_of(blobs), *blobs),
+            *(version.user_id, json.dumps(version.users), version.size_bytes, version.whole, digest, *blobs),
         ),
     )
 
@@ -289,7 +313,7 @@ def _read_versions(connection: sqlite3.Connection, document_id: int) -> list[Ver
 
 def _read_contents(
     connection: sqlite3.Connection, document: str, condition: str = "", *values: int
-) -> Iterator[VersionContent]:
+) -> Iterator[VersionContent | ArchivedVersion]:
     rows = connection.execute(
         f"SELECT {_VERSION}, digest, state_vector, waiting, state FROM document_version AS v WHERE document_id = "
         f"(SELECT id FROM document WHERE name = ?) {condition} ORDER BY v.id",
@@ -300,12 +324,13 @@ def _read_contents(
 
 
 def _version(text: str) -> Version:
-    id_, seq, taken_at, kind, label, user_id, users, size_bytes, whole = _fields(text)
+    id_, seq, taken_at, kind, label, user_id, users, size_bytes, whole, archived = _fields(text)
     return Version(
         *(int(id_), int(seq), moment(int(taken_at)), cast("VersionKind", kind), _text_of(label), _text_of(user_id)),
         users=tuple(json.loads(bytes.fromhex(users))),
         size_bytes=int(size_bytes),
         whole=whole == "1",
+        archived=archived == "1",
     )
 
 

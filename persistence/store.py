@@ -40,6 +40,10 @@ class StoreCorrupt(StoreUnavailable):
     """What is stored is not what must be there. An operator should look; the caller keeps what it has in memory."""
 
 
+class ArchiveUnavailable(StoreUnavailable):
+    """It isn't the database that failed, but the archive that has the content of old versions."""
+
+
 class StoreUnusable(StoreError):
     """Trying again won't help: somebody has to change something first. The message says what."""
 
@@ -162,6 +166,15 @@ class VersionContent:
 
 
 @dataclass(frozen=True, slots=True)
+class ArchivedVersion:
+    """A version whose content is kept somewhere else."""
+
+    version: Version
+    digest: bytes
+    """What that is recognised by. How it is made is the caller's business."""
+
+
+@dataclass(frozen=True, slots=True)
 class Export:
     """One document as another store can take it, read at one moment."""
 
@@ -175,7 +188,7 @@ class Export:
     """When it was deleted; None if it wasn't."""
     chunks: tuple[Chunk, ...] = ()
     """The folded part of the log, in seq order, if it was asked for."""
-    versions: tuple[VersionContent, ...] = ()
+    versions: tuple[VersionContent | ArchivedVersion, ...] = ()
     """Oldest first, if they were asked for."""
 
 
@@ -201,7 +214,7 @@ class DocumentStats:
     """What its chunks occupy: as stored, so after compression."""
     versions: int = 0
     version_bytes: int = 0
-    """As stored."""
+    """As stored, without those that are archived."""
 
 
 class Schema(NamedTuple):
@@ -238,8 +251,7 @@ class Quarantined:
 
     def __post_init__(self) -> None:
         _check_name(self.document)
-        if not 1 <= len(self.digest) <= DIGEST_BYTES_MAX:
-            raise ValueError(f"a digest has 1 to {DIGEST_BYTES_MAX} bytes, got {len(self.digest)}")
+        check_digest(self.digest)
         check_aware("at", self.at)
 
 
@@ -421,8 +433,8 @@ class Store(Protocol):
     async def versions(self, document: str) -> list[Version]:
         """Its versions, newest first."""
 
-    async def version(self, document: str, id: int) -> VersionContent | None:
-        """One version with its content; None if there is none of that id.
+    async def version(self, document: str, id: int) -> VersionContent | ArchivedVersion | None:
+        """One version with its content, if that is here; None if there is none of that id.
 
         Raises:
             StoreCorrupt: It isn't what was written.
@@ -430,6 +442,18 @@ class Store(Protocol):
 
     async def label_version(self, document: str, id: int, label: str | None) -> bool:
         """Put a label on a version in place of the one it has, or take it off; return whether there is such a version."""
+
+    async def archive_version(self, document: str, version: Version, *, digest: bytes) -> bool:
+        """Forget a version's content, which is kept somewhere else now.
+
+        Args:
+            document: Its name.
+            version: Which, as it was read. One that has its id, but was taken of another document of that name, stays.
+            digest: What that content is recognised by, 1 to `DIGEST_BYTES_MAX` bytes.
+
+        Returns:
+            Whether its content was here.
+        """
 
     async def delete_versions(self, document: str, ids: Sequence[int]) -> int:
         """Forget these versions; return how many of them there were."""
@@ -602,6 +626,12 @@ def check_version(*, at: datetime, kind: VersionKind, label: str | None, user_id
     check_label(label)
     if user_id is not None:
         _check_text("a user's id", user_id)
+
+
+def check_digest(digest: bytes) -> None:
+    """Raise `ValueError` for what can't be a digest."""
+    if not 1 <= len(digest) <= DIGEST_BYTES_MAX:
+        raise ValueError(f"a digest has 1 to {DIGEST_BYTES_MAX} bytes, got {len(digest)}")
 
 
 def check_label(label: str | None) -> None:

@@ -58,3 +58,5 @@ class Version:
     """As stored, so after compression."""
     whole: bool
     """See `Snapshot.whole`."""
+    archived: bool = False
+    """Whether its content isn't in the database any more."""

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from persistence import (
+    ArchivedVersion,
     Entry,
     Export,
     HistoryTrimmed,
@@ -849,3 +850,73 @@ async def test_version_that_fails_changes_nothing(past: Store, run: Run) -> None
     another = await take(past, label="another")
     assert another is not None
     assert another.id == 2
+
+
+# ------------------------------------------------------------------------------------------------------- archived versions
+
+
+async def test_archived_version_says_where_its_content_is_recognised_by(past: Store) -> None:
+    taken = await take(past, label="old")
+    assert taken is not None
+
+    archived = await past.archive_version("x", taken, digest=b"digest")
+
+    assert archived
+    assert await past.version("x", 1) == ArchivedVersion(replace(taken, archived=True), b"digest")
+    assert await past.versions("x") == [replace(taken, archived=True)]
+    stats = {one.document: one for one in await past.stats()}
+    assert (stats["x"].versions, stats["x"].version_bytes) == (1, 0)
+
+
+async def test_version_is_archived_once_and_only_if_it_is_the_one_that_was_read(past: Store) -> None:
+    taken = await take(past)
+    assert taken is not None
+    others = [replace(taken, id=2), replace(taken, seq=4), replace(taken, taken_at=at(1))]
+
+    refused = [await past.archive_version("x", other, digest=b"other") for other in others]
+    refused.append(await past.archive_version("y", taken, digest=b"other"))
+    untouched = await past.version("x", 1)
+    twice = [await past.archive_version("x", taken, digest=digest) for digest in (b"first", b"second")]
+
+    assert refused == [False] * 4
+    assert untouched == VersionContent(taken, snapshot("x", 5))
+    assert twice == [True, False]
+    assert await past.version("x", 1) == ArchivedVersion(replace(taken, archived=True), b"first")
+
+
+async def test_archived_version_is_labelled_deleted_and_followed_like_any_other(past: Store) -> None:
+    taken = await take(past)
+    assert taken is not None
+    await past.archive_version("x", taken, digest=b"digest")
+
+    assert await past.label_version("x", 1, "mine")
+    assert [(one.label, one.archived) for one in await past.versions("x")] == [("mine", True)]
+    new = await take(past, label="new")
+    assert new is not None
+    assert (new.id, new.archived) == (2, False)
+    assert await past.delete_versions("x", [1]) == 1
+    assert await past.version("x", 1) is None
+
+
+async def test_archived_version_goes_along_to_another_store(past: Store, whole_past: Export) -> None:
+    await past.archive_version("x", whole_past.versions[0].version, digest=b"digest")
+    export = await past.export("x", history=True)
+    assert export is not None
+    there = open_store("memory://")
+    await there.open()
+    await there.put(export)
+    await past.put(export, replace=True)
+
+    assert isinstance(export.versions[0], ArchivedVersion)
+    assert await past.export("x", history=True) == await there.export("x", history=True) == export
+
+
+@pytest.mark.parametrize("digest", [b"", b"x" * 65])
+async def test_archived_version_needs_a_digest_of_a_sensible_size(past: Store, digest: bytes) -> None:
+    taken = await take(past)
+    assert taken is not None
+
+    with pytest.raises(ValueError, match="a digest has 1 to 64 bytes"):
+        await past.archive_version("x", taken, digest=digest)
+
+    assert await past.version("x", 1) == VersionContent(taken, snapshot("x", 5))

@@ -38,6 +38,7 @@ from crdt_sync.room import Room
 from crdt_sync.rooms import Rooms
 from crdt_sync.settings import Settings
 from persistence import (
+    ArchivedVersion,
     DocumentHead,
     DocumentStats,
     Entry,
@@ -367,7 +368,7 @@ class MoodyStore:
         await self._pass("versions")
         return await self.inner.versions(document)
 
-    async def version(self, document: str, id: int) -> VersionContent | None:
+    async def version(self, document: str, id: int) -> VersionContent | ArchivedVersion | None:
         """See `Store.version`."""
         await self._pass("version")
         return await self.inner.version(document, id)
@@ -376,6 +377,13 @@ class MoodyStore:
         """See `Store.label_version`."""
         await self._pass("label_version")
         return await self.inner.label_version(document, id, label)
+
+    async def archive_version(self, document: str, version: Version, *, digest: bytes) -> bool:
+        """See `Store.archive_version`."""
+        await self._pass("archive_version")
+        archived = await self.inner.archive_version(document, version, digest=digest)
+        self._answer("archive_version")
+        return archived
 
     async def delete_versions(self, document: str, ids: Sequence[int]) -> int:
         """See `Store.delete_versions`."""
