@@ -15,6 +15,7 @@ from persistence import DocumentStats, Export, StoreCorrupt, Version
 
 from .admin import Exported, Imported, Restored, RoomFacts, Then
 from .apart import Apart
+from .archiving import Archiving, make_archive
 from .authors import Bucket
 from .bus import open_bus
 from .commands import CommandFailed, NoSuchDocument, is_text
@@ -122,7 +123,13 @@ class StoreAdmin:
         wait_s = FORGET_AFTER_S - (datetime.now(UTC) - found[0].deleted_at).total_seconds() if self._store.shared else 0
         if wait_s > 0:
             raise CommandFailed(f"{name!r} was deleted just now, and a server may have it open: wait {wait_s:.0f} s")
-        self._run(self._store.purge(name))
+
+        async def purge() -> None:
+            async with self._archiving() as archiving:
+                await self._store.purge(name)
+                archiving.forget_all(name)
+
+        self._run(purge())
 
     def export(self, name: str, form: str, point: Point = NOW) -> Exported:
         """See `Admin`."""
@@ -182,7 +189,13 @@ class StoreAdmin:
 
     def delete_versions(self, name: str, ids: Sequence[int]) -> None:
         """See `Admin`."""
-        self._of_document(name, lambda: self._store.delete_versions(name, ids))
+
+        async def delete() -> None:
+            async with self._archiving() as archiving:
+                await self._store.delete_versions(name, ids)
+                archiving.forget(name, ids)
+
+        self._of_document(name, delete)
 
     def diff(self, name: str, older: Point, newer: Point, form: str) -> list[dict[str, Any]] | str:
         """See `Admin`."""
@@ -251,7 +264,12 @@ class StoreAdmin:
 
     def _in_past(self, name: str, work: Callable[[TimeMachine], Awaitable[T]]) -> T:
         """Do something in the past of a document."""
-        return self._of_document(name, lambda: work(TimeMachine(self._store)))
+
+        async def do() -> T:
+            async with self._archiving() as archiving:
+                return await work(TimeMachine(self._store, archive=archiving.archive))
+
+        return self._of_document(name, do)
 
     def _of_document(self, name: str, work: Callable[[], Awaitable[T]]) -> T:
         """Do something with a document that is there, and not deleted."""
@@ -272,6 +290,14 @@ class StoreAdmin:
             raise CommandFailed(str(error)) from error
         except SyncError as error:
             raise CommandFailed(f"{name!r}: {error.reason}: {error}") from error
+
+    @asynccontextmanager
+    async def _archiving(self) -> AsyncIterator[Archiving]:
+        archiving = Archiving(self._store, make_archive(self._settings))
+        try:
+            yield archiving
+        finally:
+            await archiving.close()
 
     @asynccontextmanager
     async def _going_back(self) -> AsyncIterator[GoingBack]:

@@ -8,8 +8,9 @@ version has to do, and says so.
 from dataclasses import dataclass, replace
 from datetime import datetime
 
-from persistence import HistoryTrimmed, Row, Snapshot, Span, Store, Version
+from persistence import HistoryTrimmed, Row, Snapshot, Span, Store, Version, VersionArchive, VersionContent
 
+from .archiving import read_version
 from .pacing import Turns
 from .replay import replaying
 
@@ -38,10 +39,12 @@ class History:
     Args:
         store: Open.
         turns: For putting documents together, shared with all long work of the process.
+        archive: Where the content of old versions is, if there is one.
     """
 
-    def __init__(self, store: Store, turns: Turns | None = None) -> None:
+    def __init__(self, store: Store, turns: Turns | None = None, archive: VersionArchive | None = None) -> None:
         self._store = store
+        self._archive = archive
         self._turns = turns or Turns()
 
     async def at_version(self, document: str, id: int) -> Past:
@@ -51,7 +54,7 @@ class History:
             NoSuchPast: There is none of that id.
             StoreError: It can't be read.
         """
-        found = await self._store.version(document, id)
+        found = await self._version(document, id)
         if found is None:
             raise NoSuchPast(f"{document!r} has no version {id}")
         return Past(found.version.seq, await self._update(found.snapshot, []), True, found.version)
@@ -113,7 +116,7 @@ class History:
             snapshot: Snapshot | None = stored.snapshot
             based_on = stored.snapshot.seq
         elif base is not None:
-            content = await self._store.version(document, base.id)
+            content = await self._version(document, base.id)
             if content is None:  # deleted just now
                 return await self._read(document, seq, spans)
             snapshot = content.snapshot
@@ -128,7 +131,7 @@ class History:
     async def _nearest(self, document: str, versions: list[Version], wanted: str) -> Past:
         if not versions:
             raise NoSuchPast(f"nothing is kept of {document!r} from {wanted} or before")
-        content = await self._store.version(document, versions[0].id)
+        content = await self._version(document, versions[0].id)
         if content is None:
             return await self._nearest(document, versions[1:], wanted)
         return Past(content.version.seq, await self._update(content.snapshot, []), False, content.version)
@@ -143,6 +146,9 @@ class History:
                 rows = await self._store.rows(document, first=span.first_seq, last=span.last_seq)
                 return max(row.seq for row in rows if row.accepted_at <= moment)
         return 0 if spans and spans[0].first_seq == 1 else None
+
+    async def _version(self, document: str, id: int) -> VersionContent | None:
+        return await read_version(self._store, self._archive, document, id)
 
     async def _head_seq(self, document: str) -> int:
         head_seq = (await self._store.heads([document])).get(document)

@@ -27,6 +27,7 @@ def version_to_json(version: Version) -> dict[str, Any]:
         "users": list(version.users),
         "size_bytes": version.size_bytes,
         "whole": version.whole,
+        "archived": version.archived,
     }
 
 

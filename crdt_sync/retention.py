@@ -23,6 +23,8 @@ class Retention:
     """The newest of each day."""
     history_for: timedelta
     """Every update."""
+    archived_after: timedelta = timedelta.max
+    """From when on a version's content may be in the archive."""
 
 
 def thinned(versions: Sequence[Version], retention: Retention, *, now: datetime) -> list[int]:
@@ -56,6 +58,26 @@ def base_of(versions: Sequence[Version], retention: Retention, *, now: datetime)
     """
     since = now - retention.history_for
     return next((one for one in versions if one.whole and one.taken_at <= since), None)
+
+
+def archivable(versions: Sequence[Version], retention: Retention, *, now: datetime) -> list[Version]:
+    """The versions that belong into the archive and aren't there yet: old ones, from none of which the kept log is read on.
+
+    Args:
+        versions: All of a document, newest first.
+        retention: How long what is kept.
+        now: Aware.
+    """
+    base = base_of(versions, retention, now=now)
+
+    def is_read_on_from(one: Version) -> bool:
+        return one.whole and (base is None or one.seq >= base.seq)
+
+    return [
+        one
+        for one in versions
+        if not one.archived and now - one.taken_at >= retention.archived_after and not is_read_on_from(one)
+    ]
 
 
 def _slots(version: Version, age: timedelta, retention: Retention) -> Iterator[tuple[str, int]]:

@@ -19,6 +19,7 @@ from typing import Any, TypeVar
 
 from persistence import DocumentDeleted, Store, StoreError, Version, VersionKind
 
+from .archiving import Archiving
 from .awareness import ClientState
 from .blackbox import BlackBox
 from .bus import Bus, BusUnavailable, Mark
@@ -112,6 +113,7 @@ class Rooms:
         bus: The way to the other nodes, if there are any; open while `run` runs.
         box: Where it is noted what is being done, if anywhere.
         load: How busy this node is, if anybody looks.
+        archiving: Where old versions go, if anywhere.
     """
 
     def __init__(
@@ -122,6 +124,7 @@ class Rooms:
         bus: Bus | None = None,
         box: BlackBox | None = None,
         load: Load | None = None,
+        archiving: Archiving | None = None,
     ) -> None:
         self._store = store
         self._journal = journal
@@ -129,7 +132,7 @@ class Rooms:
         self.turns = Turns()
         """Shared by all long work of this node."""
         self._checkpoints = Checkpoints(store, box, self.turns, keep_history=settings.history_days > 0)
-        self._versions = Versions(store, settings)
+        self._versions = Versions(store, settings, archiving)
         self._box = box
         self._suspects = Suspects(store, box)
         self._bus = bus

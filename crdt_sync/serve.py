@@ -20,6 +20,7 @@ from persistence import Store, StoreError
 
 from . import logs
 from .accepting import BACKLOG, HEAD_BYTES_MAX, KEEP_ALIVE_S, Entrance, accept_forever, http_protocol
+from .archiving import make_archive
 from .bus import InvalidBusUrl, open_bus
 from .document import Document
 from .gateway.app import create_app
@@ -185,6 +186,9 @@ async def _check_store(settings: Settings) -> str:
     try:
         if settings.redis_url is not None:
             open_bus(settings.redis_url, prefix=settings.redis_prefix)
+        archive = make_archive(settings)
+        if archive is not None:
+            archive.close()
         store = make_store(settings)
         if settings.workers > 1:
             _check_shared(settings, store)

@@ -147,8 +147,19 @@ class Settings(BaseSettings):
     versions_daily_days: float = Field(
         90.0, ge=0, description="How long one version a day is kept. Those with a label are kept for ever."
     )
+    archive_url: str | None = Field(
+        None,
+        repr=False,
+        description="Where the content of old versions is kept: `file:///folder`, or `s3://bucket/prefix`, with "
+        "`?endpoint=https://host` for what isn't AWS. Without it, they stay in the database.",
+    )
+    archive_after_days: float = Field(
+        30.0, ge=0, le=36500, description="How old a version is when its content moves to the archive."
+    )
     sweep_interval_s: float = Field(
-        3600.0, gt=0, description="How often versions and updates that aren't kept any longer are removed."
+        3600.0,
+        gt=0,
+        description="How often versions and updates that aren't kept any longer are removed, and old versions archived.",
     )
     room_idle_s: float = Field(
         30.0,

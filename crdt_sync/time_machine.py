@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from persistence import Store
+from persistence import Store, VersionArchive
 
 from .authors import Authors, Bucket, activity
 from .changes import Change, diff
@@ -101,11 +101,18 @@ class TimeMachine:
         store: Open.
         turns: For putting documents together.
         in_thread: For the long work that is Python.
+        archive: Where the content of old versions is, if there is one.
     """
 
-    def __init__(self, store: Store, turns: Turns | None = None, in_thread: InThread = asyncio.to_thread) -> None:
+    def __init__(
+        self,
+        store: Store,
+        turns: Turns | None = None,
+        in_thread: InThread = asyncio.to_thread,
+        archive: VersionArchive | None = None,
+    ) -> None:
         self._turns = turns or Turns()
-        self._history = History(store, self._turns)
+        self._history = History(store, self._turns, archive)
         self._store = store
         self._in_thread = in_thread
 

@@ -1,4 +1,4 @@
-"""Versions of open documents, taken by themselves; and what isn't kept any longer, removed.
+"""Versions of open documents, taken by themselves; what isn't kept any longer, removed; what is old, archived.
 
 Owns when a version is due. Leaves the copy to the store, which makes it of the stored snapshot, and which of them are kept
 to `retention`.
@@ -11,9 +11,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
-from persistence import Store, StoreError
+from persistence import ArchiveUnavailable, Store, StoreError
 
-from .retention import Retention, base_of, thinned
+from .archiving import Archiving
+from .retention import Retention, archivable, base_of, thinned
 from .settings import Settings
 
 log = logging.getLogger("crdt_sync.versions")
@@ -43,13 +44,19 @@ class Versions:
     Args:
         store: Open.
         settings: How often, and how long they are kept.
+        archiving: Where old ones go.
         now: The time of day; aware.
     """
 
     def __init__(
-        self, store: Store, settings: Settings, now: Callable[[], datetime] = lambda: datetime.now(UTC)
+        self,
+        store: Store,
+        settings: Settings,
+        archiving: Archiving | None = None,
+        now: Callable[[], datetime] = lambda: datetime.now(UTC),
     ) -> None:
         self._store = store
+        self._archiving = archiving or Archiving(store, None)
         self._settings = settings
         self._now = now
         self._failing = False
@@ -112,10 +119,18 @@ class Versions:
             StoreError: Of what comes after that, nothing was removed.
         """
         retention = self._retention()
+        await self._archiving.retry()
+        archives = self._archiving.archive is not None
         start = ""
         while page := await self._store.versioned(start=start, limit=PAGE):
             for document in page:
                 await self._sweep(document, retention)
+                try:
+                    if archives:
+                        await self._archive(document, retention)
+                except ArchiveUnavailable:
+                    # Until the next sweep. What else a sweep does goes on.
+                    archives = False
                 await asyncio.sleep(PAUSE_S)
             start = page[-1] + "\x01"
 
@@ -124,10 +139,16 @@ class Versions:
         versions = await self._store.versions(document)
         if gone := thinned(versions, retention, now=now):
             removed = await self._store.delete_versions(document, gone)
+            self._archiving.forget(document, [one.id for one in versions if one.archived and one.id in set(gone)])
             log.info("versions_removed", extra={"room": document, "count": removed})
         base = base_of(versions, retention, now=now)
         if base is not None:
             await self._store.trim_history(document, upto=base.seq)
+
+    async def _archive(self, document: str, retention: Retention) -> None:
+        # Read anew: some are gone.
+        versions = await self._store.versions(document)
+        await self._archiving.move_all(document, archivable(versions, retention, now=self._now()))
 
     def _retention(self) -> Retention:
         settings = self._settings
@@ -136,4 +157,5 @@ class Versions:
             hourly_for=timedelta(days=settings.versions_hourly_days),
             daily_for=timedelta(days=settings.versions_daily_days),
             history_for=timedelta(days=settings.history_days),
+            archived_after=timedelta(days=settings.archive_after_days),
         )

@@ -3,6 +3,7 @@
 Knows nothing of sockets or CRDTs: whoever needs bytes merged does it before.
 """
 
+from persistence.archived import VersionArchive, open_archive
 from persistence.store import (
     ArchivedVersion,
     ArchiveUnavailable,
@@ -57,7 +58,9 @@ __all__ = [
     "StoreUnusable",
     "Stored",
     "Version",
+    "VersionArchive",
     "VersionContent",
     "VersionKind",
+    "open_archive",
     "open_store",
 ]

@@ -143,6 +143,7 @@ async def forget_room(call: Call) -> Response:
         headers = {"retry-after": str(int(wait_s) + 1)}
         raise Problem(409, "deleted just now", "it may still be open somewhere", headers=headers)
     await call.parts.store.purge(call.room)
+    call.parts.archiving.forget_all(call.room)
     return Response(status_code=204)
 
 

@@ -17,6 +17,7 @@ from starlette.routing import Route, WebSocketRoute
 from auth import TokenVerifier
 from persistence import Store
 
+from ..archiving import Archiving, make_archive
 from ..blackbox import BlackBox, NoBlackBox
 from ..bus import open_bus
 from ..going_back import GoingBack
@@ -65,6 +66,7 @@ def create_app(settings: Settings | None = None, *, token_verifier: TokenVerifie
     async def lifespan(app: Starlette) -> AsyncIterator[None]:
         hide_queries()
         store = make_store(chosen)
+        archiving = Archiving(store, make_archive(chosen))
         await open_when_reachable(store, chosen.database_start_timeout_s)
         bus = open_bus(chosen.redis_url, prefix=chosen.redis_prefix) if chosen.redis_url is not None else None
         if bus is not None:
@@ -73,13 +75,14 @@ def create_app(settings: Settings | None = None, *, token_verifier: TokenVerifie
         journal = Journal(store, interval_s=chosen.journal_interval_s, bytes_max=chosen.unstored_bytes_max)
         load = Load(chosen, limits)
         box = _make_box(chosen, store)
-        rooms = Rooms(store, journal, chosen, bus, box, load)
+        rooms = Rooms(store, journal, chosen, bus, box, load, archiving)
         revocations = Revocations(store, rooms.nodes, leeway_s=chosen.jwt_leeway_s)
         await revocations.open()
         if verifier is not None:
             await verifier.open()
         app.state.parts = Parts(
             store=store,
+            archiving=archiving,
             rooms=rooms,
             access=Access(token_verifier or verifier, chosen, revocations),
             sessions=Sessions(revocations),
@@ -110,6 +113,7 @@ def create_app(settings: Settings | None = None, *, token_verifier: TokenVerifie
             if bus is not None:
                 await bus.close()
             await store.close()
+            await archiving.close()
             if box is not None:
                 box.close()
 

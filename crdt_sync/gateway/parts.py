@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 
 from persistence import Store
 
+from ..archiving import Archiving
 from ..going_back import GoingBack
 from ..limits import Limits
 from ..load import Load
@@ -20,6 +21,7 @@ class Parts:
     """One running server."""
 
     store: Store
+    archiving: Archiving
     rooms: Rooms
     access: Access
     sessions: Sessions

@@ -84,8 +84,10 @@ async def label_version(call: Call) -> Response:
 async def delete_version(call: Call) -> Response:
     """Delete a version."""
     await head_seq_of(call)
+    versions = await call.parts.store.versions(call.room)
     if not await call.parts.store.delete_versions(call.room, [_id(call)]):
         raise Problem(404, "no such version")
+    call.parts.archiving.forget(call.room, [one.id for one in versions if one.archived and one.id == _id(call)])
     return Response(status_code=204)
 
 
@@ -196,7 +198,7 @@ def _machine(call: Call) -> TimeMachine:
     async def run(work: Callable[..., Any], *args: object, **options: object) -> Any:
         return await in_thread(call, work, *args, **options)
 
-    return TimeMachine(call.parts.store, call.parts.rooms.turns, run)
+    return TimeMachine(call.parts.store, call.parts.rooms.turns, run, call.parts.archiving.archive)
 
 
 async def _read(call: Call, point: Point) -> Past:

@@ -6,7 +6,7 @@ from urllib.parse import unquote_to_bytes
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
-from persistence import StoreError
+from persistence import ArchiveUnavailable, StoreError
 
 from ..errors import SyncError
 from ..settings import Settings
@@ -38,6 +38,10 @@ class ApiEndpoint:
         except SyncError as error:
             log.info("request_refused", extra={"status": error.status, "error": str(error)})
             return problem_of(error).response()
+        except ArchiveUnavailable as error:
+            log.error("request_failed", extra={"error": str(error)})
+            detail = "this version is in the archive, which can't be reached; what isn't archived can be read. The server's log says why"
+            return Problem(503, "archive unavailable", detail, headers={"retry-after": "30"}).response()
         except StoreError as error:
             log.error("request_failed", extra={"error": str(error)})
             return Problem(503, "store unavailable", headers={"retry-after": "5"}).response()
