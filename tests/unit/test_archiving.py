@@ -31,8 +31,9 @@ from persistence import (
     open_archive,
     open_store,
 )
+from persistence.archive import Archive
 from persistence.archived import folder_of, key_of
-from tests.support.fakes import MoodyStore, text_of, typed
+from tests.support.fakes import MoodyStore, text_of, turns, typed
 from tests.support.s3 import ENVIRONMENT, S3Server
 
 NOW = datetime(2026, 5, 1, 12, tzinfo=UTC)
@@ -198,7 +199,49 @@ async def test_version_deleted_while_it_is_archived_leaves_nothing(store: MoodyS
     assert not object_of(tmp_path).exists()
 
 
+async def test_retention_takes_what_is_archived_along(store: MoodyStore, tmp_path: Path) -> None:
+    archiving = await swept(store, open_archive(tmp_path.as_uri()))
+    was_there = object_of(tmp_path).exists()
+    await store.label_version(ROOM, 1, None)
+
+    none_daily = Settings(versions_daily_days=0)
+    await Versions(store, none_daily, archiving, now=lambda: NOW).sweep()
+    await until_deleted(archiving)
+
+    assert (was_there, object_of(tmp_path).exists()) == (True, False)
+
+
+async def test_object_in_a_folder_is_on_the_disk_before_the_database_forgets(
+    store: MoodyStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    flushed = []
+    monkeypatch.setattr("os.fsync", lambda descriptor: flushed.append(os.readlink(f"/proc/self/fd/{descriptor}")))
+    store.fail("archive_version")
+
+    with pytest.raises(StoreUnavailable, match="on purpose"):
+        await swept(store, open_archive(tmp_path.as_uri()))
+
+    path = object_of(tmp_path)
+    assert flushed == [str(path), str(path.parent), str(tmp_path)]
+
+
 # ------------------------------------------------------------------------------------------------------------- damage
+
+
+class Forgetful(Archive):
+    """An archive that loses the end of what it is given."""
+
+    async def write(self, key: str, data: bytes) -> None:
+        await super().write(key, data[:-1])
+
+
+async def test_what_reads_back_different_stays_in_the_database(store: MoodyStore, tmp_path: Path) -> None:
+    (version,) = [one for one in await store.versions(ROOM) if one.id == 1]
+
+    with pytest.raises(StoreCorrupt, match="reads back different"):
+        await Archiving(store, VersionArchive(Forgetful(tmp_path.as_uri()))).move(ROOM, version)
+
+    assert isinstance(await store.version(ROOM, 1), VersionContent)
 
 
 async def test_every_flipped_byte_is_noticed_and_the_object_named(store: MoodyStore, tmp_path: Path) -> None:
@@ -304,7 +347,7 @@ async def test_archive_that_does_not_answer_holds_up_no_other_thread(
     s3.freeze()
     try:
         reads = [asyncio.create_task(read_version(store, archive, ROOM, 1)) for _ in range(40)]
-        await asyncio.sleep(0)
+        await turns()
         started = time.monotonic()
         await asyncio.to_thread(int)
         elapsed_s = time.monotonic() - started
