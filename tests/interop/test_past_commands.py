@@ -17,6 +17,8 @@ from tests.support.past import FULL, emptied_trip
 from tests.support.redis import RedisServer
 from tests.support.server import ServerProcess
 
+# So that no version is taken by itself, which depends on how long all takes.
+QUIET = {"CRDT_SYNC_VERSION_INTERVAL_S": "0"}
 # As the clients call them.
 ROOTS = ("map", "text")
 ROOT = token("root", {"*": "admin"}, ttl_s=3600)
@@ -42,7 +44,7 @@ async def guarded(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Ser
     folder = tmp_path_factory.mktemp("guarded")
     url = f"sqlite:///{folder}/documents.db"
     await asyncio.to_thread(fill, url, *(emptied_trip(name).export() for name in ("trip-1", "trip-2")))
-    async with ServerProcess(folder, env=GUARDED, database_url=url) as server:
+    async with ServerProcess(folder, env=GUARDED | QUIET, database_url=url) as server:
         yield server
     assert server.errors() == []
 
@@ -63,25 +65,19 @@ async def test_both_ways_do_and_say_the_same(guarded: ServerProcess, tmp_path: P
         ("versions", "list", "trip-1"),
         ("versions", "create", "trip-1", "--label", "emptied"),
         ("versions", "label", "trip-1", "1", "empty"),
-        ("versions", "label", "trip-1", "9", "none"),
         ("versions", "list", "trip-1", "--json"),
         ("versions", "show", "trip-1", "1", "--json"),
         ("versions", "diff", "trip-1", "--from", "seq:1", "--to", "1"),
-        ("versions", "diff", "trip-1", "--from", "1 hour ago", "--json"),
         ("activity", "trip-1", "--since", "4h", "--bucket", "5m"),
-        ("activity", "trip-1", "--since", "1h"),
         ("export", "trip-1", "--at", "1 hour ago", "--format", "json"),
-        ("export", "trip-1", "--seq", "1", "--format", "text"),
         ("export", "trip-1", "--version", "1", "--format", "rich"),
         ("export", "trip-1", "--version", "9", "--format", "rich"),
         ("restore", "trip-1", "--at", "1 hour ago", "--dry-run"),
-        ("restore", "trip-1", "--seq", "2", "--dry-run", "--json"),
         ("restore", "trip-1", "--seq", "2", "--roots", "t,nowhere", "--yes"),
         ("restore", "trip-1", "--seq", "2", "--roots", "t", "--yes"),
         ("restore", "trip-1", "--seq", "2", "--yes", "--json"),
         ("restore", "trip-1", "--seq", "2", "--yes"),
         ("export", "trip-1", "--format", "json"),
-        ("restore", "trip-1", "--version", "2", "--as-new", "copy", "--dry-run"),
         ("restore", "trip-1", "--version", "2", "--as-new", "copy"),
         ("restore", "trip-1", "--version", "2", "--as-new", "copy", "--json"),
         ("restore", "trip-1", "--seq", "99", "--yes"),
@@ -90,24 +86,34 @@ async def test_both_ways_do_and_say_the_same(guarded: ServerProcess, tmp_path: P
         ("rollback", "trip-1", "--user", "eve", "--since", "1 hour ago", "--yes"),
         ("versions", "delete", "trip-1", "1", "9", "--yes"),
         ("versions", "delete", "trip-1", "1", "2", "--yes"),
-        ("versions", "show", "trip-1", "1"),
         ("rooms", "delete", "trip-1", "--yes"),
-        ("versions", "list", "trip-1"),
-        ("restore", "trip-1", "--seq", "2", "--yes"),
+        ("versions", "create", "trip-1"),
         ("versions", "list", "nowhere"),
     ]
 
-    there = [await ask(guarded, *step) for step in steps]
-    here = [await run(*step, "--database", url) for step in steps]
+    async def by_server() -> list[Result]:
+        return [await ask(guarded, *step) for step in steps]
+
+    async def on_database() -> list[Result]:
+        return [await run(*step, "--database", url, **QUIET) for step in steps]
+
+    there, here = await asyncio.gather(by_server(), on_database())
 
     for step, one, other in zip(steps, there, here, strict=True):
         assert told(one) == told(other), (step, one.err, other.err)
-    assert json.loads(here[20].out) == FULL
-    assert [step for step, one in zip(steps, here, strict=True) if one.code] == [
-        steps[index] for index in (3, 13, 16, 23, 24, 28, 30, 32, 33, 34)
+    said = dict(zip(steps, there, strict=True))
+    assert json.loads(said["export", "trip-1", "--format", "json"].out) == FULL
+    assert [step for step, one in said.items() if one.code] == [
+        ("export", "trip-1", "--version", "9", "--format", "rich"),
+        ("restore", "trip-1", "--seq", "2", "--roots", "t,nowhere", "--yes"),
+        ("restore", "trip-1", "--version", "2", "--as-new", "copy", "--json"),
+        ("restore", "trip-1", "--seq", "99", "--yes"),
+        ("versions", "delete", "trip-1", "1", "9", "--yes"),
+        ("versions", "create", "trip-1"),
+        ("versions", "list", "nowhere"),
     ]
-    assert "crdt-sync rooms undelete" in there[32].err
-    assert there[24].err.endswith("says: no such past: 'trip-1' has no update 99: its last one is 5\n")
+    assert said["restore", "trip-1", "--seq", "99", "--yes"].err.endswith("has no update 99: its last one is 5\n")
+    assert "document deleted; crdt-sync rooms undelete brings it back" in said["versions", "create", "trip-1"].err
 
 
 async def test_what_a_token_does_not_allow_is_said_with_what_would(guarded: ServerProcess) -> None:
