@@ -55,8 +55,8 @@ class Place:
         if writes or primary:
             changes["database_replica_url"] = None
         if self.database_url is not None:
-            # The configured Redis is that of the servers on the configured database.
-            changes["redis_url"] = None
+            # The configured Redis is that of the servers on the configured database, and so is the archive its.
+            changes["redis_url"] = changes["archive_url"] = None
         # What goes wrong is told by the command itself.
         settings = tool_settings(self.database_url, log_level="CRITICAL", **changes)
         try:

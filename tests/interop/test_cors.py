@@ -34,7 +34,7 @@ def cors(answer: Answer) -> dict[str, str]:
 
 
 @pytest.mark.parametrize("origin", [APP, "http://localhost:5173"])
-@pytest.mark.parametrize("method", ["GET", "POST", "DELETE"])
+@pytest.mark.parametrize("method", ["GET", "POST", "PATCH", "DELETE"])
 async def test_a_page_of_an_allowed_site_may_ask_with_a_token(origin: str, method: str, guarded: ServerProcess) -> None:
     answer = await preflight(guarded, origin, method=method, headers="authorization,content-type")
 

@@ -113,6 +113,7 @@ def test_versions_are_told_to_scripts_as_by_the_api(run: Run, sqlite_url: str) -
         "taken_by": None,
         "users": ["ann", "bob", "eve"],
         "whole": True,
+        "archived": False,
     }
     assert labelled == {"name": "trip-1", "id": 1, "label": None}
     assert deleted == {"name": "trip-1", "deleted": [1]}
