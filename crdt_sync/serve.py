@@ -33,9 +33,6 @@ from .workers import Workers
 
 log = logging.getLogger("crdt_sync.serve")
 
-# So many collections of what is of middle age, before there is one of everything. Python has 10.
-FULL_COLLECTIONS_AFTER = 100
-
 
 class CannotServe(Exception):
     """The server can't start. The text says why and what to do."""
@@ -106,11 +103,8 @@ def run_node(settings: Settings, listener: socket.socket, banner: str | None) ->
 def _warm_up() -> None:
     """Do now what would hold up the event loop later."""
     Document()  # in a running loop, the first one imports what it needs there
-    # A full garbage collection walks over everything: 60 ms while a large update is being read, 100 ns an object. So what is
-    # there for good is kept out of them, and they come a tenth as often: what is in cycles stays for longer, 100 MB at most.
+    # What is there for good is kept out of garbage collections, which walk over everything.
     gc.freeze()
-    young, middle, _ = gc.get_threshold()
-    gc.set_threshold(young, middle, FULL_COLLECTIONS_AFTER)
 
 
 class _Server(uvicorn.Server):
