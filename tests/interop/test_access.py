@@ -108,7 +108,7 @@ async def test_a_bad_credential_is_refused_at_the_upgrade_and_by_every_operation
     if reason is not None:
         assert refused.value.body == f"{reason}\n".encode()
     for operation in OPERATIONS:
-        path = "/api/v1" + operation.path.format(room="trip-1", connection="1", kind="user", value="bob")
+        path = "/api/v1" + operation.path.format(room="trip-1", connection="1", kind="user", value="bob", version="1")
         answer = await request(guarded.url, operation.method, path, bearer=shown)
         assert (answer.status, answer.headers["www-authenticate"]) == (401, "Bearer"), operation
         assert answer.headers["content-type"] == "application/problem+json"
