@@ -257,6 +257,8 @@ class Connection:
         except TransportClosed:
             pass
         finally:
+            # Or the task and its exception would keep the room until garbage is collected.
+            self._task = None
             if self._deadline is not None:
                 self._deadline.cancel()
 

@@ -11,6 +11,7 @@ loop. The bytes that are stored and relayed are the bytes that came.
 import asyncio
 import logging
 import sys
+import weakref
 from bisect import insort
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Hashable, Iterable
 from contextlib import asynccontextmanager
@@ -126,12 +127,16 @@ class _Adopted:
     def __init__(self, room: "Room") -> None:
         self.name = room.name
         self.unstored = 0
-        self._room = room
+        # Weak, or each would keep the other, and the document, until garbage is collected. No room is unloaded before all of
+        # this is stored.
+        self._room = weakref.ref(room)
 
     def stored(self, seq: int, count: int) -> None:
         """See `journal.Log`."""
         self.unstored -= count
-        self._room.note_stored(seq - count + 1, seq)
+        room = self._room()
+        if room is not None:
+            room.note_stored(seq - count + 1, seq)
 
 
 class Room:

@@ -26,7 +26,7 @@ class Session:
 
     def __init__(self, room: str, grant: Grant = OPEN) -> None:
         self.room = room
-        self.show_token: Callable[[str], None] = lambda token: None
+        self.show_token: Callable[[str], None] = ignore_token
         """Called with a fresh token that the client shows."""
         self.refused_updates = 0
         """Updates that weren't taken since it may only read."""
@@ -92,3 +92,7 @@ def user_of(state: bytes) -> str | None:
     user = value.get(USER) if isinstance(value, dict) else None
     found = user.get("id") if isinstance(user, dict) else None
     return found if isinstance(found, str) else None
+
+
+def ignore_token(token: str) -> None:
+    """Nobody wants to see it."""

@@ -27,7 +27,7 @@ from ..load import Load
 from ..pacing import SLICE_S
 from ..protocol import encode_denied
 from ..room import Room
-from ..session import Session
+from ..session import Session, ignore_token
 from ..settings import Settings
 from .access import accepted_subprotocol, read_credentials
 from .client_address import client_address, counted_as
@@ -204,6 +204,8 @@ class Renewal:
 
     def close(self) -> None:
         """The client is gone."""
+        # Or each would keep the other until garbage is collected, which takes long after thousands have gone.
+        self._connection.session.show_token = ignore_token
         if self._task is not None:
             self._task.cancel()
 

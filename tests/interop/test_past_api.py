@@ -18,8 +18,6 @@ from tests.support.server import ServerProcess
 from tests.support.yjs import Yjs
 
 ROOT = token("root", {"*": "admin"})
-# Whatever is generated, all kinds of shared types, formats and odd values among it.
-DOCUMENTS = 50
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
@@ -334,12 +332,13 @@ async def test_what_makes_no_sense_is_told_and_changes_nothing(trip: Trip, metho
     assert await trip.content() == {"m": {"n": 1}}
 
 
+@pytest.mark.parametrize("documents", [50, pytest.param(500, marks=[pytest.mark.long, pytest.mark.timeout(1800)])])
 async def test_restoring_gives_exactly_what_was_for_all_shared_types_on_clients_and_after_a_restart(
-    tmp_path: Path, yjs: Yjs
+    documents: int, tmp_path: Path, yjs: Yjs
 ) -> None:
     expected = {}
     async with ServerProcess(tmp_path, env=GUARDED | {"CRDT_SYNC_JOURNAL_INTERVAL_S": "0"}) as server:
-        for seed in range(DOCUMENTS):
+        for seed in range(documents):
             history = yjs.generate(seed, steps=12, clients=2, odd=seed % 2 == 0, emoji=seed % 3 == 0)
             updates = history.updates
             middle = len(updates) // 2

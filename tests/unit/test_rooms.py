@@ -1,7 +1,9 @@
 """Which rooms are open: one per name, opened once, refused rather than shown empty, unloaded when nothing is lost by it."""
 
 import asyncio
+import gc
 import logging
+import weakref
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -12,6 +14,7 @@ from crdt_sync.errors import DocumentBroken, Draining, ProtocolError, RoomUnavai
 from crdt_sync.pacing import Steps
 from crdt_sync.protocol import encode_update
 from crdt_sync.room import Room
+from crdt_sync.rooms import COMPARE_S
 from persistence import Entry, Snapshot, StoreCorrupt, open_store
 from persistence.memory import MemoryStore
 from tests.support.fakes import (
@@ -403,6 +406,27 @@ async def test_a_room_whose_state_is_nonsense_does_not_keep_others_from_compacti
 
         assert {one.document for snapshots in node.store.checkpointed for one in snapshots} == {"before", "after"}
         assert text_of(*await stored_updates(node.store, "bad")) == "a"
+
+
+@in_virtual_time
+async def test_the_document_of_an_unloaded_room_is_not_left_to_the_garbage_collector() -> None:
+    async with running_node() as node:
+        client = await connected(node)
+        client.edit(typed("a")[0])
+        await settle(client)
+        gone = weakref.ref(document_of(client.room))
+        gc.disable()
+        try:
+            await client.leave()
+            del client
+            await until(lambda: "room" not in node.rooms, timeout_s=200)
+            # Whoever goes through all rooms now and then has the last one in hand until the next time.
+            await connected(node, "other")
+            await asyncio.sleep(COMPARE_S)
+
+            assert gone() is None
+        finally:
+            gc.enable()
 
 
 # ------------------------------------------------------------------------------------------------------- broken rooms
