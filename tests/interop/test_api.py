@@ -21,7 +21,7 @@ from tests.support.yjs import Yjs
 # One item of client 1 and 2: "x" and "y" in the text "t".
 UPDATE = bytes.fromhex("0101010004010174017800")
 OTHER = bytes.fromhex("0101020004010174017900")
-ROOT = token("root", {"*": "admin"})
+ROOT = token("root", {"*": "admin"}, ttl_s=86400)
 PROBLEM = "application/problem+json"
 
 

@@ -9,7 +9,7 @@ from tests.support.fakes import typed
 from tests.support.processes import wait_until
 from tests.support.server import ServerProcess
 
-ROOT = token("root", {"*": "admin"})
+ROOT = token("root", {"*": "admin"}, ttl_s=86400)
 EDITS = typed("ab")
 
 

@@ -18,7 +18,7 @@ from tests.support.redis import RedisServer
 from tests.support.server import ServerProcess
 
 ENV = GUARDED | {"CRDT_SYNC_JWT_LEEWAY_S": "0"}
-ROOT = token("root", {"*": "admin"})
+ROOT = token("root", {"*": "admin"}, ttl_s=86400)
 WATCH_S = 10
 ATTEMPTS_MAX = 8
 """What a client makes in 10 s that is refused at each: 100, 200, 400, 800, 1600 ms, then every 2.5 s."""

@@ -17,7 +17,7 @@ from tests.support.raw import RawClient
 from tests.support.server import ServerProcess
 from tests.support.yjs import Yjs
 
-ROOT = token("root", {"*": "admin"})
+ROOT = token("root", {"*": "admin"}, ttl_s=86400)
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")

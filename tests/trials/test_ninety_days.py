@@ -20,8 +20,8 @@ from persistence import Entry, Snapshot, Store, open_store
 
 BEGAN = datetime(2026, 1, 1, tzinfo=UTC)
 DAYS = 90
-# Of each day: four sessions of half an hour, with a version every five minutes, and an update every 50 seconds.
-SESSIONS = [timedelta(hours=hour) for hour in (8, 12, 17, 21)]
+# Of each day: two sessions of half an hour, with a version every five minutes, and an update every 50 seconds.
+SESSIONS = [timedelta(hours=hour) for hour in (8, 21)]
 STRETCHES, STRETCH = 6, timedelta(minutes=5)
 EDITS = 6
 PEOPLE = ["ann", "bob", "eve"]
