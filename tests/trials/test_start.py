@@ -20,7 +20,16 @@ from tests.trials.test_kill import all_confirmed, all_sent, what_yjs_reads
 
 ROOM = "trip-1"
 SERVERS = 10
-TABLES = ["document", "document_snapshot", "document_update", "migration", "quarantined_update", "revocation"]
+TABLES = [
+    "document",
+    "document_history",
+    "document_snapshot",
+    "document_update",
+    "document_version",
+    "migration",
+    "quarantined_update",
+    "revocation",
+]
 WAITING = "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND NOT granted"
 
 
