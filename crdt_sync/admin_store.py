@@ -236,7 +236,7 @@ class StoreAdmin:
         """See `Admin`."""
 
         def plan(machine: TimeMachine, current: bytes) -> Awaitable[Plan]:
-            return machine.plan_rollback(name, user, since, current)
+            return machine.plan_rollback(name, user, since)
 
         by = taking_back(user, None)
         return self._go_back(name, plan, form=form, dry_run=dry_run, anyway=anyway, user=by)

@@ -169,8 +169,10 @@ class TimeMachine:
         restoration = await self._in_thread(restore, current, past.update, client=_new_client(), roots=roots)
         return Plan(past, restoration, await self._effect(current, restoration))
 
-    async def plan_rollback(self, document: str, user: str, since: Point, current: bytes) -> Plan:
-        """Make the edit that takes back what a user did since then.
+    async def plan_rollback(self, document: str, user: str, since: Point) -> Plan:
+        """Make the edit that takes back what a user did since then, as far as it is stored.
+
+        Of what isn't stored yet, nobody could tell whose it is; it is merged with the edit.
 
         Raises:
             NoSuchPast: Not all that was done since then is kept.
@@ -178,11 +180,15 @@ class TimeMachine:
         past = await self.read(document, since)
         head_seq = await self._head_seq(document)
         rows = await self._history.rows(document, after=past.seq, upto=head_seq)
-        if not past.exact or len(rows) != head_seq - past.seq:
+        # Not what is shown by now: people may be writing.
+        now = await self._history.at_seq(document, head_seq)
+        if not past.exact or not now.exact or len(rows) != head_seq - past.seq:
             raise NoSuchPast(f"not every edit of {document!r} since {since} is kept: take a later moment")
         edits = [(row.update, row.user_id is not None and is_of(row.user_id, user)) for row in rows]
-        restoration = await self._in_thread(roll_back, current, before=past.update, edits=edits, client=_new_client())
-        return Plan(past, restoration, await self._effect(current, restoration))
+        restoration = await self._in_thread(
+            roll_back, now.update, before=past.update, edits=edits, client=_new_client()
+        )
+        return Plan(past, restoration, await self._effect(now.update, restoration))
 
     async def copy(self, document: str, point: Point) -> tuple[Past, bytes]:
         """Read what a document was, and write that as the first edit of another."""

@@ -175,7 +175,7 @@ async def roll_back_user(call: Call) -> Response:
     await head_seq_of(call)
 
     async def plan(current: bytes) -> Plan:
-        return await _machine(call).plan_rollback(call.room, user, point, current)
+        return await _machine(call).plan_rollback(call.room, user, point)
 
     return await _go_back(call, plan, wish, user=taking_back(user, call.grant.user))
 
