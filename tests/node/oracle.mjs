@@ -23,7 +23,8 @@ const tagged = value => {
       ? { $: 'number', v: Object.is(value, -0) ? '-0' : String(value) }
       : value
   }
-  if (value instanceof Uint8Array) return { $: 'binary', v: base64(value) }
+  // Not instanceof: an object whose key `__proto__` has bytes got them for its prototype.
+  if (ArrayBuffer.isView(value)) return { $: 'binary', v: base64(value) }
   if (Array.isArray(value)) return value.map(tagged)
   if (value instanceof Y.Doc) {
     const { guid, meta, autoLoad, gc, shouldLoad } = value
