@@ -47,7 +47,7 @@ class Jwks:
         self._again_s = again_s
         self._clock = clock
         self._keys: tuple[Key, ...] = ()
-        self._failing = False
+        self._failure: str | None = None
         self._may_fetch_at = float("-inf")
         self._fetching: asyncio.Task[None] | None = None
         self._keeping: asyncio.Task[None] | None = None
@@ -66,6 +66,17 @@ class Jwks:
         await asyncio.gather(*tasks, return_exceptions=True)
         self._keeping = None
 
+    async def count(self) -> int:
+        """Fetch them now, unless that was done just before, and tell how many there are.
+
+        Raises:
+            KeysUnavailable: They can't be had.
+        """
+        await self._refresh()
+        if self._failure is not None:
+            raise KeysUnavailable(f"no keys from {self._source.describe()}: {self._failure}")
+        return len(self._keys)
+
     async def find(self, algorithm: str, kid: str | None) -> tuple[Key, ...]:
         """Return the keys that a token may be signed with, none if the set has no such key.
 
@@ -78,7 +89,7 @@ class Jwks:
         """
         if not self._knows(kid):
             await self._refresh()
-        if not self._knows(kid) and (self._failing or not self._keys):
+        if not self._knows(kid) and (self._failure is not None or not self._keys):
             raise KeysUnavailable(f"no keys from {self._source.describe()}")
         return tuple(key for key in self._called(kid) if key.algorithm == algorithm)
 
@@ -94,7 +105,7 @@ class Jwks:
     async def _keep_fresh(self) -> None:
         while True:
             await self._refresh()
-            await asyncio.sleep(self._again_s if self._failing else self._refresh_s)
+            await asyncio.sleep(self._refresh_s if self._failure is None else self._again_s)
 
     async def _refresh(self) -> None:
         if self._fetching is None:
@@ -111,19 +122,19 @@ class Jwks:
         try:
             body = await self._source.read()
             self._keys, skipped = await asyncio.to_thread(read_jwks, body)
-            if self._failing:
+            if self._failure is not None:
                 log.info("jwks_recovered", extra={"source": where})
-            self._failing = False
+            self._failure = None
             log.info("jwks_read", extra={"source": where, "keys": len(self._keys), "skipped": len(skipped)})
             if not self._keys:
                 log.warning("jwks_without_keys", extra={"source": where, "skipped": "; ".join(skipped)})
         except FetchFailed as error:
-            if not self._failing:
+            if self._failure is None:
                 log.warning("jwks_failing", extra={"source": where, "error": str(error), "keys": len(self._keys)})
-            self._failing = True
-        except Exception:
+            self._failure = str(error)
+        except Exception as error:
             log.exception("jwks_failing", extra={"source": where, "keys": len(self._keys)})
-            self._failing = True
+            self._failure = repr(error)
         finally:
             self._fetching = None
 

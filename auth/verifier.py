@@ -48,6 +48,14 @@ class Verifier:
         if self._jwks is not None:
             await self._jwks.close()
 
+    async def published_keys(self) -> int | None:
+        """Fetch the keys that are published, and tell how many there are; None if none are expected to be.
+
+        Raises:
+            KeysUnavailable: They can't be had.
+        """
+        return None if self._jwks is None else await self._jwks.count()
+
     async def __call__(self, credentials: Credentials) -> Grant:
         """Judge a token. Takes a fraction of a millisecond, unless a key has to be fetched: then 5 s at most.
 

@@ -12,6 +12,7 @@ from persistence import StoreError
 from . import (
     completion_command,
     content_commands,
+    doctor_command,
     past_commands,
     room_commands,
     store_commands,
@@ -73,6 +74,7 @@ def parser() -> argparse.ArgumentParser:
     past_commands.add_parsers(commands)
     content_commands.add_parsers(commands)
     verify_command.add_parser(commands)
+    doctor_command.add_parser(commands)
     store_commands.add_parsers(commands)
     token_command.add_parser(commands)
     completion_command.add_parser(commands, parser)

@@ -6,6 +6,7 @@ which versions are archived, and that the database learns of it, to whoever call
 
 import asyncio
 import json
+import secrets
 from collections.abc import Sequence
 from hashlib import sha256
 from typing import Any, Final, Protocol
@@ -97,6 +98,19 @@ class VersionArchive:
                 f"{what} is damaged: {key} in the archive {self.describe()} isn't what was written; put it back from a backup"
             )
         return await asyncio.to_thread(_decode, document, archived, data)
+
+    async def check(self) -> None:
+        """Write an object that is no version's, read it, and delete it again.
+
+        Raises:
+            StoreCorrupt: It reads back different.
+        """
+        key = f"check/{secrets.token_hex(8)}"
+        await self._objects.write(key, _MAGIC)
+        found = await self._objects.read(key)
+        await self._objects.delete([key])
+        if found != _MAGIC:
+            raise StoreCorrupt(f"the archive {self.describe()} gives back something else than was written")
 
     async def delete(self, document: str, ids: Sequence[int]) -> None:
         """Delete these versions, as far as they are there."""

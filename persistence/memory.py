@@ -6,7 +6,7 @@ It keeps its content over close and open, so that a test can restart a server on
 import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from datetime import datetime
+from datetime import UTC, datetime
 
 from persistence.blobs import pack_snapshot
 from persistence.chunks import pack_rows, refuse_trimmed, rows_between, span_of, without_blob
@@ -20,6 +20,7 @@ from persistence.store import (
     DocumentStats,
     Entry,
     Export,
+    Facts,
     Quarantined,
     Revocation,
     RevocationKind,
@@ -369,6 +370,10 @@ class MemoryStore:
         check_aware("now", now)
         await self._turn()
         return [one for _, one in sorted(self._revocations.items()) if one.until > now]
+
+    async def facts(self) -> Facts:
+        """See `Store.facts`."""
+        return Facts("", datetime.now(UTC), {})
 
     def describe(self) -> str:
         """See `Store.describe`."""

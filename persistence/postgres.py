@@ -41,6 +41,7 @@ from persistence.store import (
     DocumentStats,
     Entry,
     Export,
+    Facts,
     Quarantined,
     Revocation,
     RevocationKind,
@@ -132,6 +133,12 @@ FROM crdt_sync.document_snapshot WHERE document_id = ANY($1::bigint[])
 """
 
 # Fails if a table is missing or may not be read.
+_SETTINGS: Final = ("max_connections", "synchronous_commit", "fsync", "full_page_writes")
+_FACTS: Final = f"""
+SELECT current_setting('server_version'), clock_timestamp(), (SELECT count(*) FROM pg_stat_activity),
+    CASE WHEN pg_is_in_recovery() THEN 'on' ELSE 'off' END, {", ".join(f"current_setting('{name}')" for name in _SETTINGS)}
+"""
+
 _CHECK: Final = """
 SELECT current_setting('transaction_read_only') FROM (VALUES (1)) AS one
 LEFT JOIN (
@@ -222,6 +229,14 @@ class PostgresStore:
             read_only = await connection.fetchval(_CHECK)
         if read_only == "on":
             raise StoreUnavailable(f"{self.describe()} is read-only")
+
+    async def facts(self) -> Facts:
+        """See `Store.facts`. Settings are PostgreSQL's own, with `connections` (how many it has), `pooled`, `standby`."""
+        link = self._primary
+        async with link.connection("read", "reading facts") as connection, link.statement(connection):
+            version, now, *values = await connection.fetchrow(_FACTS)
+        settings = dict(zip(("connections", "standby", *_SETTINGS), map(str, values), strict=True))
+        return Facts(version, now, settings | {"pooled": "on" if link.pooled else "off"})
 
     async def load(self, document: str, *, after: int = 0) -> Stored:
         """See `Store.load`."""

@@ -127,6 +127,11 @@ class Link:
             for pool in pools:
                 pool.terminate()
 
+    @property
+    def pooled(self) -> bool:
+        """Whether a pooler stands between, so that each transaction may run in another connection."""
+        return self._server is not None and self._server.pooled
+
     def describe(self) -> str:
         """Name the database for people, without user or password."""
         hosts = ", ".join(f"{host}:{port}" if port else host for host, port in self._hosts) or "the local socket"

@@ -18,20 +18,21 @@ there are.
 
 import asyncio
 import os
+import shutil
 import sqlite3
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
-from datetime import datetime
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
 from persistence import sqlite_history
 from persistence.blobs import decode_waiting, encode_waiting
 from persistence.moments import micros, moment
-from persistence.sqlite_file import Connection, File
+from persistence.sqlite_file import Connection, File, filesystem
 from persistence.sqlite_refusals import (
     DIGESTS,
     quarantine,
@@ -49,6 +50,7 @@ from persistence.store import (
     DocumentStats,
     Entry,
     Export,
+    Facts,
     Quarantined,
     Revocation,
     RevocationKind,
@@ -144,6 +146,18 @@ class SqliteStore:
                 pass
 
         await self._run(0, write_nothing)
+
+    async def facts(self) -> Facts:
+        """See `Store.facts`. Settings are SQLite's own, with `free_bytes` and `filesystem` of where the file is."""
+
+        def read() -> dict[str, str]:
+            with self._reader.transaction("facts", "BEGIN") as connection:
+                pragmas = ("journal_mode", "synchronous")
+                settings = {name: str(connection.execute(f"PRAGMA {name}").fetchone()[0]) for name in pragmas}
+            folder = self._file.path.parent
+            return settings | {"free_bytes": str(shutil.disk_usage(folder).free), "filesystem": filesystem(folder)}
+
+        return Facts(sqlite3.sqlite_version, datetime.now(UTC), await self._run(1, read))
 
     async def load(self, document: str, *, after: int = 0) -> Stored:
         """See `Store.load`."""

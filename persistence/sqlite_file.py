@@ -285,6 +285,23 @@ class Connection:
             connection.close()
 
 
+def filesystem(folder: Path) -> str:
+    """The type of the file system that a folder is on, such as "ext4"; "" where the system doesn't tell."""
+    try:
+        lines = Path("/proc/self/mounts").read_text().splitlines()
+    except OSError:
+        return ""
+    real = folder.resolve()
+    # Later mounts are on top of earlier ones.
+    found = ("", "")
+    for line in lines:
+        _, point, kind, *_ = line.split(" ")
+        point = point.encode().decode("unicode_escape")
+        if real.is_relative_to(point) and len(point) >= len(found[0]):
+            found = (point, kind)
+    return found[1]
+
+
 def _identity(path: str) -> tuple[int, int] | None:
     try:
         found = os.stat(path)

@@ -9,7 +9,7 @@ It also remembers what must not come back: documents that were deleted, updates 
 revoked.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import KW_ONLY, dataclass
 from datetime import datetime, timedelta
 from typing import Final, Literal, NamedTuple, Protocol, runtime_checkable
@@ -66,6 +66,20 @@ class DocumentDeleted(StoreError):
     def __init__(self, document: str, deleted_at: datetime) -> None:
         super().__init__(f"{document!r} was deleted at {deleted_at.isoformat(timespec='seconds')}")
         self.deleted_at = deleted_at
+
+
+@dataclass(frozen=True, slots=True)
+class Facts:
+    """What a store says of itself, for whoever looks after it."""
+
+    version: str
+    """Of the database's software, such as "15.18"."""
+
+    now: datetime
+    """What its clock says."""
+
+    settings: Mapping[str, str]
+    """What matters of how it is set up, by the names that it has for it. See each store."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -331,6 +345,9 @@ class Store(Protocol):
 
     async def check(self) -> None:
         """Return if an append would work now, as far as that can be told without one; raise otherwise."""
+
+    async def facts(self) -> Facts:
+        """Tell what it is and how it is set up."""
 
     async def load(self, document: str, *, after: int = 0) -> Stored:
         """Read one document as of one moment. Creates nothing.

@@ -6,6 +6,9 @@ whoever uses it has to find out and make up for it (`follow`). What it does prom
 something that it can know of.
 """
 
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
 from typing import NamedTuple, Protocol
 
 EVERYONE = ""
@@ -35,6 +38,21 @@ class Mark(NamedTuple):
     node: str
     age_s: float
     """Since when."""
+
+
+@dataclass(frozen=True, slots=True)
+class ServerFacts:
+    """What one server says of itself, for whoever looks after it."""
+
+    address: str
+    took_s: float
+    """How long a question and its answer took."""
+    now: datetime
+    """What its clock says."""
+    info: Mapping[str, str]
+    """`INFO`, as Redis has it."""
+    settings: Mapping[str, str]
+    """Some of its configuration; nothing if it keeps that to itself."""
 
 
 class Listener(Protocol):

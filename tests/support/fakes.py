@@ -43,6 +43,7 @@ from persistence import (
     DocumentStats,
     Entry,
     Export,
+    Facts,
     Quarantined,
     Revocation,
     RevocationKind,
@@ -288,6 +289,10 @@ class MoodyStore:
     async def schema(self) -> Schema:
         """See `Store.schema`."""
         return await self.inner.schema()
+
+    async def facts(self) -> Facts:
+        """See `Store.facts`."""
+        return await self.inner.facts()
 
     async def check(self) -> None:
         """See `Store.check`."""

@@ -58,7 +58,19 @@ ROWS: tuple[frozenset[str], ...] = (
             "trips",
         }
     ),
-    frozenset({"alignment", "bus.redis", "connection", "formats", "history", "restoring", "verifying", "whose"}),
+    frozenset(
+        {
+            "alignment",
+            "bus.redis",
+            "bus.redis_facts",
+            "connection",
+            "formats",
+            "history",
+            "restoring",
+            "verifying",
+            "whose",
+        }
+    ),
     frozenset({"apart", "changes", "rollback", "room"}),
     frozenset({"changes_forms", "checkpoints", "follow", "sessions", "suspects", "time_machine"}),
     frozenset({"past_forms", "rooms"}),
@@ -71,13 +83,15 @@ ROWS: tuple[frozenset[str], ...] = (
     frozenset({"gateway.openapi"}),
     frozenset({"gateway.routing"}),
     frozenset({"gateway.app"}),
-    frozenset({"accepting", "admin", "commands", "store_copy", "tables", "transport"}),
+    frozenset({"accepting", "admin", "checkups", "commands", "store_copy", "tables", "transport"}),
     frozenset({"admin_api", "admin_store", "past_options", "past_reports", "room_reports", "serve", "store_reports"}),
-    frozenset({"admins"}),
+    frozenset({"admins", "examining"}),
+    frozenset({"calling"}),
     frozenset(
         {
             "completion_command",
             "content_commands",
+            "doctor_command",
             "past_commands",
             "room_commands",
             "store_commands",
@@ -113,7 +127,8 @@ HOMES = {
     "pydantic_settings": {"crdt_sync.settings"},
     "jwt": {"auth.keys"},
     "cryptography": {"auth.keys"},
-    "httpx2": {"auth.fetch", "crdt_sync.admin_api"},
+    "httpx2": {"auth.fetch", "crdt_sync.admin_api", "crdt_sync.calling"},
+    "websockets": {"crdt_sync.calling"},
     "shtab": {"crdt_sync.completion_command"},
     "asyncpg": {"persistence.postgres_link"},
     "zstandard": {"persistence.blobs"},
