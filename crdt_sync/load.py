@@ -125,6 +125,11 @@ class Work:
         """A message came that goes to so many."""
         self._of_room[room] = self._of_room.get(room, 0.0) + (size + MESSAGE_WORTH) * (1 + receivers)
 
+    def shares(self) -> dict[str, float]:
+        """By room, which part of all work lately was because of it."""
+        whole = sum(self._of_room.values())
+        return {room: work / whole for room, work in self._of_room.items()}
+
     def settle(self) -> None:
         """Find the heaviest, and let old work fade; call it once a second."""
         left = HEAVY_PART * sum(self._of_room.values())
@@ -173,6 +178,10 @@ class Load:
             return None
         steps = ("new joins are refused", "awareness is thinned", "the heaviest rooms' writers are slowed")
         return f"{self._judge.why()}: {', '.join(steps[: self.level])}"
+
+    def shares(self) -> dict[str, float]:
+        """By room, which part of all work of the last seconds was because of it; rooms that had none are missing."""
+        return self._work.shares()
 
     def pause_s(self, room: str, *, size: int, receivers: int) -> float:
         """Count a message of a client, and say for how long the next shouldn't be read; 0 as a rule."""

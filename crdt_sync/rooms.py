@@ -11,7 +11,7 @@ import logging
 import random
 import sys
 from collections import deque
-from collections.abc import AsyncIterator, Collection, Coroutine
+from collections.abc import AsyncIterator, Collection, Coroutine, Iterator
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -157,6 +157,10 @@ class Rooms:
 
     def __contains__(self, name: str) -> bool:
         return name in self._entries
+
+    def __iter__(self) -> Iterator[Room]:
+        """Those that are loaded."""
+        return iter([entry.room for entry in self._entries.values() if entry.room is not None])
 
     @asynccontextmanager
     async def hold(self, name: str) -> AsyncIterator[Room]:

@@ -5,7 +5,9 @@ connection to it. What isn't about a single room needs one for `*`.
 """
 
 import asyncio
+import heapq
 import json
+import sys
 from collections import Counter
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -38,6 +40,7 @@ PAGE_MAX = 1000
 # So many documents that the caller may not read are passed by for one answer.
 SCAN_MAX = 10_000
 AFTER = "\x01"
+ORDERS = ("id", "outbox")
 # A room that is opened to see who is there hears of other nodes' clients within this time.
 PRESENCE_S = 0.3
 # So long after its deletion, this node usually has a document open no more.
@@ -166,9 +169,44 @@ async def list_room_connections(call: Call) -> Response:
     return JSONResponse({"connections": [_stay(one) for one in call.parts.sessions if one.room.name == call.room]})
 
 
+async def list_open(call: Call) -> Response:
+    """List the rooms that are open on this node and that the caller may read, the busiest first.
+
+    `work` is the part of this node's work in the last seconds that was because of the room, from 0 to 1. `?limit=` (100,
+    at most 1000) are listed, of `open`.
+    """
+    limit = read_number(call.request, "limit", PAGE, PAGE_MAX)
+    shares = call.parts.load.shares()
+    readable = [room async for room in unhurried(list(call.parts.rooms)) if call.grant.right(room.name)]
+    busiest = heapq.nlargest(limit, readable, key=lambda room: (shares.get(room.name, 0.0), len(room.connections)))
+    rooms = [
+        _summary(call, room.name, room.stored_seq, len(room.connections))
+        | {"unstored": room.unstored, "bytes": room.content_bytes, "work": round(shares.get(room.name, 0.0), 4)}
+        for room in busiest
+    ]
+    return JSONResponse({"rooms": rooms, "open": len(readable)})
+
+
 async def list_connections(call: Call) -> Response:
-    """List all connections to this node."""
-    return JSONResponse({"connections": [_stay(one) for one in call.parts.sessions]})
+    """List connections to this node: by id, or with `?order=outbox` those for which most waits.
+
+    `?after=` (an id) and `?limit=` (100, at most 1000) select. `next` is what to give as `after`, null at the end, and
+    where the order is another than by id.
+    """
+    limit = read_number(call.request, "limit", PAGE, PAGE_MAX)
+    order = call.request.query_params.get("order", "id")
+    if order not in ORDERS:
+        raise Problem(400, "unknown order", f"order is one of {', '.join(ORDERS)}")
+    after = read_number(call.request, "after", 0, sys.maxsize) if "after" in call.request.query_params else 0
+    stays = list(call.parts.sessions)
+    if order == "outbox":
+        found = heapq.nlargest(limit, stays, key=lambda stay: stay.connection.outbox_bytes)
+    else:
+        found = heapq.nsmallest(
+            limit, (one for one in stays if one.connection.id > after), key=lambda one: one.connection.id
+        )
+    next_ = found[-1].connection.id if order == "id" and len(found) == limit else None
+    return JSONResponse({"connections": [_stay(one) for one in found], "next": next_, "open": len(stays)})
 
 
 async def close_connection(call: Call) -> Response:
@@ -235,7 +273,8 @@ OPERATIONS: tuple[Operation, ...] = (
     Operation("GET", "/deleted", Right.ADMIN, list_deleted, query=("after", "limit")),
     Operation("POST", "/deleted/{room}/undelete", Right.ADMIN, undelete_room),
     Operation("DELETE", "/deleted/{room}", Right.ADMIN, forget_room),
-    Operation("GET", "/connections", Right.ADMIN, list_connections),
+    Operation("GET", "/open", Right.READ, list_open, any_room=True, query=("limit",)),
+    Operation("GET", "/connections", Right.ADMIN, list_connections, query=("order", "after", "limit")),
     Operation("DELETE", "/connections/{connection}", Right.ADMIN, close_connection, query=("code",)),
     Operation("GET", "/revocations", Right.ADMIN, list_revocations),
     Operation("POST", "/revocations", Right.ADMIN, revoke, body=JSON),

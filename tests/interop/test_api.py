@@ -3,6 +3,7 @@
 import asyncio
 import json
 from collections.abc import AsyncIterator, Mapping
+from contextlib import AsyncExitStack
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -56,6 +57,7 @@ STATUSES: Mapping[str, tuple[int, int, int, int]] = {
     "GET /deleted": (403, 403, 403, 403),
     "POST /deleted/{room}/undelete": (403, 403, 403, 404),
     "DELETE /deleted/{room}": (403, 403, 403, 404),
+    "GET /open": (200, 200, 200, 200),
     "GET /connections": (403, 403, 403, 403),
     "DELETE /connections/{connection}": (403, 403, 403, 403),
     "GET /revocations": (403, 403, 403, 403),
@@ -250,6 +252,52 @@ async def test_a_connection_is_listed_and_closed(guarded: ServerProcess, room: s
         assert datetime.now(UTC) - datetime.fromisoformat(found["since"]) < timedelta(seconds=10)
         assert closed.status == 204
         assert await bob.wait_closed() == Closed(4403, "closed by an admin")
+
+
+async def test_connections_are_listed_in_pages(tmp_path: Path) -> None:
+    async with AsyncExitStack() as stack:
+        server = await stack.enter_async_context(ServerProcess(tmp_path, env=GUARDED))
+        for number in range(5):
+            await stack.enter_async_context(await join(server, f"trip-{number}", token(f"user-{number}")))
+
+        async def listed(query: str) -> tuple[list[str], int | None]:
+            answer = (await request(server.url, "GET", f"/api/v1/connections{query}", bearer=ROOT)).json
+            assert answer["open"] == 5
+            return [one["user"] for one in answer["connections"]], answer["next"]
+
+        users = [f"user-{number}" for number in range(5)]
+        first, after = await listed("?limit=3")
+        assert (first, await listed(f"?limit=3&after={after}")) == (users[:3], (users[3:], None))
+        assert await listed("?order=id") == (users, None)
+        assert sorted((await listed("?order=outbox&limit=5"))[0]) == users
+        unknown = await request(server.url, "GET", "/api/v1/connections?order=age", bearer=ROOT)
+        assert (unknown.status, unknown.json["title"]) == (400, "unknown order")
+
+
+async def test_open_rooms_are_listed_the_busiest_first(tmp_path: Path) -> None:
+    async with ServerProcess(tmp_path, env=GUARDED) as server:
+        await post(server, "trip-asleep")
+        async with (
+            await join(server, "trip-1", token("ann")),
+            await join(server, "trip-2", token("bob")) as bob,
+            await join(server, "trip-2", token("ann")),
+        ):
+            for _ in range(20):
+                await bob.send(b"\x01\x01\x00")  # an awareness message about nobody
+            await bob.send(b"\x66\x04done")
+            while await bob.receive() != b"\x66\x04done":
+                pass
+            answer = (await request(server.url, "GET", "/api/v1/open", bearer=ROOT)).json
+            (most,) = (await request(server.url, "GET", "/api/v1/open?limit=1", bearer=ROOT)).json["rooms"]
+            own = token("eve", {"trip-1": "read"})
+            mine = (await request(server.url, "GET", "/api/v1/open", bearer=own)).json
+
+        found = {one["name"]: one for one in answer["rooms"]}
+        assert next(iter(found)) == most["name"] == "trip-2"
+        assert (found["trip-1"]["connections"], found["trip-2"]["connections"]) == (1, 2)
+        assert 0.5 < found["trip-2"]["work"] <= 1
+        assert found["trip-2"]["unstored"] == 0
+        assert ([one["name"] for one in mine["rooms"]], mine["open"]) == (["trip-1"], 1)
 
 
 # ------------------------------------------------------------------------------------------------------ deletion
