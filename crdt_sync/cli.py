@@ -5,31 +5,40 @@ import io
 import os
 import sys
 from collections.abc import Callable, Sequence
+from importlib import import_module
 from importlib.metadata import version
+from typing import Final
 
 from persistence import StoreError
 
-from . import (
-    completion_command,
-    content_commands,
-    doctor_command,
-    past_commands,
-    room_commands,
-    store_commands,
-    token_command,
-    verify_command,
-    version_commands,
-)
-from .commands import CommandFailed, Commands, Teaching, add_command
-from .serve import CannotServe, serve
-from .settings import InvalidSettings, Settings
+from .commands import CommandFailed, Teaching
+from .settings import InvalidSettings
 
+# Where each command is. A server needn't load what makes tables, nor a tool what serves.
+_MODULES: Final = {
+    "serve": "serve_command",
+    "rooms": "room_commands",
+    "gc": "room_commands",
+    "versions": "version_commands",
+    "activity": "past_commands",
+    "restore": "past_commands",
+    "rollback": "past_commands",
+    "export": "content_commands",
+    "import": "content_commands",
+    "verify": "verify_command",
+    "doctor": "doctor_command",
+    "migrate": "store_commands",
+    "store": "store_commands",
+    "token": "token_command",
+    "completion": "completion_command",
+}
 INTERRUPTED = 130  # 128 and SIGINT's number, as shells have it
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run `crdt-sync`. Exits 0 after success, 1 when something failed, 2 when it was called wrongly, 130 on Ctrl-C."""
-    options = vars(parser().parse_args(arguments))
+    given = sys.argv[1:] if arguments is None else arguments
+    options = vars(parser(given[0] if given else None).parse_args(given))
     sys.exit(_run(options.pop("run"), options))
 
 
@@ -41,7 +50,7 @@ def _run(command: Callable[..., int], options: dict[str, object]) -> int:
         sys.stdout.flush()
     except InvalidSettings as error:
         return _tell(f"the configuration can't work:\n{error}", 2)
-    except (CannotServe, CommandFailed, StoreError) as error:
+    except (CommandFailed, StoreError) as error:
         return _tell(str(error), 1)
     except KeyboardInterrupt as error:
         return _tell(str(error) or "interrupted", INTERRUPTED)
@@ -57,8 +66,8 @@ def _tell(what: str, code: int) -> int:
     return code
 
 
-def parser() -> argparse.ArgumentParser:
-    """Return the parser of all commands; `run` in what it parses is the function to call with the rest."""
+def parser(command: str | None = None) -> argparse.ArgumentParser:
+    """Return the parser of one command, or of all if it isn't one; `run` in what it parses is the function to call with the rest."""
     made = argparse.ArgumentParser(
         prog="crdt-sync",
         description="A y-websocket server for Yjs documents.",
@@ -68,47 +77,10 @@ def parser() -> argparse.ArgumentParser:
     )
     made.add_argument("--version", action="version", version=f"crdt-sync {version('crdt-sync')}")
     commands = made.add_subparsers(metavar="COMMAND", required=True)
-    _add_serve(commands)
-    room_commands.add_parsers(commands)
-    version_commands.add_parsers(commands)
-    past_commands.add_parsers(commands)
-    content_commands.add_parsers(commands)
-    verify_command.add_parser(commands)
-    doctor_command.add_parser(commands)
-    store_commands.add_parsers(commands)
-    token_command.add_parser(commands)
-    completion_command.add_parser(commands, parser)
+    for name in [_MODULES[command]] if command in _MODULES else dict.fromkeys(_MODULES.values()):
+        module = import_module(f".{name}", __package__)
+        if name == "completion_command":
+            module.add_parsers(commands, parser)
+        else:
+            module.add_parsers(commands)
     return made
-
-
-def _serve(**options: object) -> int:
-    return 0 if serve(Settings.read(**options)) else 1
-
-
-def _add_serve(commands: Commands) -> None:
-    command = add_command(
-        commands,
-        "serve",
-        _serve,
-        help="serve documents",
-        description="Serve documents until Ctrl-C. Each option is also CRDT_SYNC_<NAME> in the environment; "
-        "docs/reference/settings.md lists them all.",
-    )
-    command.add_argument("--host", help="address to listen on (default 127.0.0.1)")
-    command.add_argument("--port", help="port to listen on, 0 for a free one (default 1234)")
-    command.add_argument(
-        "--database",
-        dest="database_url",
-        metavar="URL",
-        help="where documents are kept (default sqlite:///crdt-sync.db)",
-    )
-    command.add_argument(
-        "--workers", help="how many processes serve the port (default 1); more than one need Redis and PostgreSQL"
-    )
-    command.add_argument(
-        "--insecure-open",
-        action="store_const",
-        const=True,
-        help="without keys, let everybody who reaches the server read and write every room",
-    )
-    command.add_argument("--log-level", help="DEBUG, INFO, WARNING or ERROR (default INFO)")

@@ -12,7 +12,7 @@ from .commands import Commands, add_command
 SHELLS: Final = ("bash", "zsh", "fish")
 
 
-def add_parser(commands: Commands, whole: Callable[[], argparse.ArgumentParser]) -> None:
+def add_parsers(commands: Commands, whole: Callable[[], argparse.ArgumentParser]) -> None:
     """Add `completion`, of all that is in `whole`."""
 
     def completion(*, shell: str) -> int:

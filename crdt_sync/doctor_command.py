@@ -63,7 +63,7 @@ def _lines(one: Finding) -> Iterator[tuple[str, str]]:
         yield f"{'':<{_WIDTH}}  {'':<9}  -> {printable(one.advice)}", ""
 
 
-def add_parser(commands: Commands) -> None:
+def add_parsers(commands: Commands) -> None:
     """Add `doctor`."""
     command = add_command(
         commands,

@@ -22,6 +22,7 @@ from . import logs
 from .accepting import BACKLOG, HEAD_BYTES_MAX, KEEP_ALIVE_S, Entrance, accept_forever, http_protocol
 from .archiving import make_archive
 from .bus import InvalidBusUrl, open_bus
+from .commands import CommandFailed
 from .document import Document
 from .gateway.app import create_app
 from .keys import configured_verifier
@@ -34,7 +35,7 @@ from .workers import Workers
 log = logging.getLogger("crdt_sync.serve")
 
 
-class CannotServe(Exception):
+class CannotServe(CommandFailed):
     """The server can't start. The text says why and what to do."""
 
 

@@ -17,7 +17,7 @@ PEM_BYTES_MAX: Final = 64 << 10
 _HOW: Final = f"export {PREFIX}JWT_SECRET=$(openssl rand -base64 48)"
 
 
-def add_parser(commands: Commands) -> None:
+def add_parsers(commands: Commands) -> None:
     """Add `token`."""
     command = add_command(
         commands,

@@ -49,7 +49,7 @@ def verify(*, place: Place, rooms: Sequence[str], strict: bool, as_json: bool) -
     return 1 if wrong or (strict and any(one.waiting for one in found)) else 0
 
 
-def add_parser(commands: Commands) -> None:
+def add_parsers(commands: Commands) -> None:
     """Add `verify`."""
     command = add_command(
         commands,
