@@ -61,7 +61,7 @@ class Planner:
         return self._said.pop()
 
 
-@pytest.mark.parametrize("kind", ["sqlite", "postgres"])
+@pytest.mark.parametrize("kind", ["sqlite", pytest.param("postgres", marks=pytest.mark.long)])
 @pytest.mark.timeout(280)
 async def test_ninety_days_stay_small_thinned_out_and_quick_to_read(
     kind: str, tmp_path: Path, request: pytest.FixtureRequest
