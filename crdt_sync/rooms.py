@@ -223,6 +223,11 @@ class Rooms:
         entry = self._entries.get(name)
         return entry.room.who_is_there() if entry is not None and entry.room is not None else []
 
+    def content_bytes(self, name: str) -> int | None:
+        """About how large a document is, as one update; None if it isn't open here."""
+        entry = self._entries.get(name)
+        return entry.room.content_bytes if entry is not None and entry.room is not None else None
+
     async def run(self) -> None:
         """Look after the rooms until cancelled."""
         async with asyncio.TaskGroup() as group:

@@ -37,7 +37,7 @@ from .problems import Problem
 
 PAGE = 100
 PAGE_MAX = 1000
-# So many documents that the caller may not read are passed by for one answer.
+# So many documents that the caller may not read, or doesn't ask for, are passed by for one answer.
 SCAN_MAX = 10_000
 AFTER = "\x01"
 ORDERS = ("id", "outbox")
@@ -53,12 +53,12 @@ KINDS: dict[str, RevocationKind] = {"user": "user", "token": "token", "room": "r
 async def list_rooms(call: Call) -> Response:
     """List the documents that the caller may read, by name.
 
-    `?prefix=`, `?after=` (a name) and `?limit=` (100, at most 1000) select. `next` is what to give as `after`, null at the
-    end; a page may be shorter than asked for and not be the last.
+    `?prefix=`, `?contains=`, `?after=` (a name) and `?limit=` (100, at most 1000) select. `next` is what to give as `after`,
+    null at the end; a page may be shorter than asked for and not be the last.
     """
     limit = read_number(call.request, "limit", PAGE, PAGE_MAX)
     query = call.request.query_params
-    prefix, after = query.get("prefix", ""), query.get("after", "")
+    prefix, contained, after = query.get("prefix", ""), query.get("contains", ""), query.get("after", "")
     # No name has control characters, so this is the first that could follow.
     start: str | None = max(prefix, after + AFTER) if after else prefix
     found: list[DocumentHead] = []
@@ -71,7 +71,7 @@ async def list_rooms(call: Call) -> Response:
             if not document.name.startswith(prefix):
                 start = None
                 break
-            if call.grant.right(document.name):
+            if contained in document.name and call.grant.right(document.name):
                 found.append(document)
             if len(found) == limit:
                 start = document.name + AFTER
@@ -181,7 +181,7 @@ async def list_open(call: Call) -> Response:
     busiest = heapq.nlargest(limit, readable, key=lambda room: (shares.get(room.name, 0.0), len(room.connections)))
     rooms = [
         _summary(call, room.name, room.stored_seq, len(room.connections))
-        | {"unstored": room.unstored, "bytes": room.content_bytes, "work": round(shares.get(room.name, 0.0), 4)}
+        | {"unstored": room.unstored, "work": round(shares.get(room.name, 0.0), 4)}
         for room in busiest
     ]
     return JSONResponse({"rooms": rooms, "open": len(readable)})
@@ -190,7 +190,7 @@ async def list_open(call: Call) -> Response:
 async def list_connections(call: Call) -> Response:
     """List connections to this node: by id, or with `?order=outbox` those for which most waits.
 
-    `?after=` (an id) and `?limit=` (100, at most 1000) select. `next` is what to give as `after`, null at the end, and
+    `?contains=` (a part of a user's id, a room's name, or an address), `?after=` (an id) and `?limit=` (100, at most 1000) select. `next` is what to give as `after`, null at the end, and
     where the order is another than by id.
     """
     limit = read_number(call.request, "limit", PAGE, PAGE_MAX)
@@ -198,7 +198,9 @@ async def list_connections(call: Call) -> Response:
     if order not in ORDERS:
         raise Problem(400, "unknown order", f"order is one of {', '.join(ORDERS)}")
     after = read_number(call.request, "after", 0, sys.maxsize) if "after" in call.request.query_params else 0
-    stays = list(call.parts.sessions)
+    contained = call.request.query_params.get("contains", "")
+    every = list(call.parts.sessions)
+    stays = [stay for stay in every if not contained or _has(stay, contained)]
     if order == "outbox":
         found = heapq.nlargest(limit, stays, key=lambda stay: stay.connection.outbox_bytes)
     else:
@@ -206,7 +208,7 @@ async def list_connections(call: Call) -> Response:
             limit, (one for one in stays if one.connection.id > after), key=lambda one: one.connection.id
         )
     next_ = found[-1].connection.id if order == "id" and len(found) == limit else None
-    return JSONResponse({"connections": [_stay(one) for one in found], "next": next_, "open": len(stays)})
+    return JSONResponse({"connections": [_stay(one) for one in found], "next": next_, "open": len(every)})
 
 
 async def close_connection(call: Call) -> Response:
@@ -263,7 +265,7 @@ async def unrevoke(call: Call) -> Response:
 
 
 OPERATIONS: tuple[Operation, ...] = (
-    Operation("GET", "/rooms", Right.READ, list_rooms, any_room=True, query=("prefix", "after", "limit")),
+    Operation("GET", "/rooms", Right.READ, list_rooms, any_room=True, query=("prefix", "contains", "after", "limit")),
     Operation("GET", "/rooms/{room}", Right.READ, show_room),
     Operation("DELETE", "/rooms/{room}", Right.ADMIN, delete_room),
     Operation("GET", "/rooms/{room}/document", Right.READ, get_document, query=("format",), answer=UPDATE),
@@ -274,7 +276,7 @@ OPERATIONS: tuple[Operation, ...] = (
     Operation("POST", "/deleted/{room}/undelete", Right.ADMIN, undelete_room),
     Operation("DELETE", "/deleted/{room}", Right.ADMIN, forget_room),
     Operation("GET", "/open", Right.READ, list_open, any_room=True, query=("limit",)),
-    Operation("GET", "/connections", Right.ADMIN, list_connections, query=("order", "after", "limit")),
+    Operation("GET", "/connections", Right.ADMIN, list_connections, query=("order", "contains", "after", "limit")),
     Operation("DELETE", "/connections/{connection}", Right.ADMIN, close_connection, query=("code",)),
     Operation("GET", "/revocations", Right.ADMIN, list_revocations),
     Operation("POST", "/revocations", Right.ADMIN, revoke, body=JSON),
@@ -283,7 +285,18 @@ OPERATIONS: tuple[Operation, ...] = (
 
 
 def _summary(call: Call, name: str, seq: int, connections: int) -> dict[str, Any]:
-    return {"name": name, "seq": seq, "open": name in call.parts.rooms, "connections": connections}
+    rooms = call.parts.rooms
+    return {
+        "name": name,
+        "seq": seq,
+        "open": name in rooms,
+        "connections": connections,
+        "bytes": rooms.content_bytes(name),
+    }
+
+
+def _has(stay: Stay, text: str) -> bool:
+    return any(one is not None and text in one for one in (stay.connection.session.user, stay.room.name, stay.address))
 
 
 def _stay(stay: Stay) -> dict[str, Any]:

@@ -125,7 +125,8 @@ async def test_an_update_is_applied_stored_and_heard_by_clients(guarded: ServerP
     assert (content.status, content.headers["content-type"]) == (200, "application/octet-stream")
     assert sorted(yjs.apply([content.body], {"t": "text"}).content["t"]["string"]) == ["x", "y"]
     shown = await request(guarded.url, "GET", f"/api/v1/rooms/{room}", bearer=ROOT)
-    assert shown.json == {"name": room, "seq": 2, "open": True, "connections": 0}
+    content_bytes = len(UPDATE) + len(OTHER)
+    assert shown.json == {"name": room, "seq": 2, "open": True, "connections": 0, "bytes": content_bytes}
 
 
 @pytest.mark.parametrize(
@@ -237,6 +238,9 @@ async def test_rooms_are_listed_as_far_as_they_may_be_read(tmp_path: Path) -> No
         assert await listed({"trip-*": "read", "a/b": "write"}) == (["a/b", *names[:5]], None)
         assert await listed({"*": "read"}, "?prefix=trip-&limit=2") == (["trip-0", "trip-1"], "trip-1")
         assert await listed({"*": "read"}, "?prefix=trip-&limit=2&after=trip-3") == (["trip-4"], None)
+        assert await listed({"*": "read"}, "?contains=p-3") == (["trip-3"], None)
+        assert await listed({"*": "read"}, "?prefix=trip-&contains=-&limit=1&after=trip-1") == (["trip-2"], "trip-2")
+        assert await listed({"*": "read"}, "?contains=nothing") == ([], None)
         assert await listed({}) == ([], None)
 
 
@@ -269,6 +273,9 @@ async def test_connections_are_listed_in_pages(tmp_path: Path) -> None:
         first, after = await listed("?limit=3")
         assert (first, await listed(f"?limit=3&after={after}")) == (users[:3], (users[3:], None))
         assert await listed("?order=id") == (users, None)
+        assert await listed("?contains=user-3") == await listed("?contains=trip-3&order=outbox") == (users[3:4], None)
+        assert (await listed("?contains=127.0.0.1&limit=2"))[0] == users[:2]
+        assert await listed("?contains=nobody") == ([], None)
         assert sorted((await listed("?order=outbox&limit=5"))[0]) == users
         unknown = await request(server.url, "GET", "/api/v1/connections?order=age", bearer=ROOT)
         assert (unknown.status, unknown.json["title"]) == (400, "unknown order")
