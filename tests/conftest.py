@@ -12,6 +12,7 @@ import pytest_asyncio
 
 from crdt_sync import cli
 
+from .support.browser import Browser
 from .support.clients import NodeClients, NodeProcess
 from .support.command import Result
 from .support.pgbouncer import PgBouncer
@@ -49,6 +50,14 @@ async def server(tmp_path: Path, database_url: str) -> AsyncIterator[ServerProce
     async with ServerProcess(tmp_path, database_url=database_url) as process:
         yield process
     assert process.errors() == []
+
+
+@pytest.fixture(scope="session")
+def browser() -> Iterator[Browser]:
+    """The browser of this xdist worker. Each test opens pages of its own."""
+    made = require(Browser)
+    yield made
+    made.close()
 
 
 @pytest_asyncio.fixture

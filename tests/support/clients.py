@@ -9,6 +9,7 @@ import asyncio
 import base64
 import itertools
 import json
+import os
 import shutil
 import subprocess
 import tempfile
@@ -34,9 +35,14 @@ class ClientFailed(AssertionError):
 
 
 class NodeProcess:
-    """A Node process running `client.mjs`. Usable from any event loop, one after the other; end it with `close`."""
+    """A Node process running `client.mjs`. Usable from any event loop, one after the other; end it with `close`.
 
-    def __init__(self) -> None:
+    Args:
+        script: Another one of `tests/node` that takes requests in the same way.
+        env: More environment.
+    """
+
+    def __init__(self, script: str = "client.mjs", *, env: Mapping[str, str] | None = None) -> None:
         node = shutil.which("node")
         assert node is not None, "Node.js (20 or later) is missing: the tests run the real clients in it"
         assert (_FOLDER / "node_modules").is_dir(), (
@@ -44,7 +50,12 @@ class NodeProcess:
         )
         self._errors = tempfile.TemporaryFile()  # noqa: SIM115 - lives as long as the process
         self._process = subprocess.Popen(
-            [node, "client.mjs"], cwd=_FOLDER, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self._errors
+            [node, script],
+            cwd=_FOLDER,
+            env=os.environ | dict(env or {}),
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=self._errors,
         )
         self._ids = itertools.count(1)
         self._waiting: dict[int, tuple[asyncio.AbstractEventLoop, asyncio.Future[Any]]] = {}
