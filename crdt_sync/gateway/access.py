@@ -117,16 +117,26 @@ class Access:
             return
         raise OriginNotAllowed(f"origin {origin!r:.200} is not in CRDT_SYNC_ALLOWED_ORIGINS")
 
+    def has_admin_page(self, scope: Scope) -> bool:
+        """Whether the admin page is there for who asks. On a server without keys, it would be a tool for everybody who comes by."""
+        return self._verifier is not None or is_from_this_machine(scope, read_credentials(scope).headers)
+
     def _check_open(self, scope: Scope, headers: Mapping[str, str]) -> None:
         if self._settings.insecure_open:
             return
-        # A proxy that adds nothing often leaves the name by which it was called, as does a page that had a name of its own
-        # point here.
-        called = headers.get("host", "")
-        if not _is_local(scope) or any(name in headers for name in FORWARDED) or (called and not _is_loopback(called)):
+        if not is_from_this_machine(scope, headers):
             raise Forbidden(
                 "without keys, only this machine is served: set CRDT_SYNC_JWT_SECRET, or CRDT_SYNC_INSECURE_OPEN=true"
             )
+
+
+def is_from_this_machine(scope: Scope, headers: Mapping[str, str]) -> bool:
+    """Whether a request comes from this machine, and not by way of a proxy here."""
+    # A proxy that adds nothing often leaves the name by which it was called, as does a page that had a name of its own
+    # point here.
+    called = headers.get("host", "")
+    forwarded = any(name in headers for name in FORWARDED)
+    return _is_local(scope) and not forwarded and (not called or _is_loopback(called))
 
 
 def allowed_origins(settings: Settings) -> list[str]:

@@ -32,6 +32,7 @@ from ..sessions import Sessions
 from ..settings import InvalidSettings, Settings
 from ..stores import make_store, open_when_reachable
 from .access import Access, allowed_origins
+from .admin_page import AdminPage
 from .ops import Readiness, ready
 from .parts import Parts
 from .routing import ApiEndpoint
@@ -61,6 +62,7 @@ def create_app(settings: Settings | None = None, *, token_verifier: TokenVerifie
     if verifier is not None and token_verifier is not None:
         raise InvalidSettings("there is a token_verifier, so no keys are wanted: unset CRDT_SYNC_JWT_*")
     limits = Limits(chosen)
+    admin_page = AdminPage()
 
     @asynccontextmanager
     async def lifespan(app: Starlette) -> AsyncIterator[None]:
@@ -122,6 +124,8 @@ def create_app(settings: Settings | None = None, *, token_verifier: TokenVerifie
             Route("/", _welcome),
             Route("/ready", ready),
             Route("/api/{path:path}", ApiEndpoint(chosen).answer, methods=API_METHODS, middleware=[_cors(chosen)]),
+            Route("/admin", admin_page.answer),
+            Route("/admin/{name:path}", admin_page.answer),
             Route("/{path:path}", _needs_websocket),
             WebSocketRoute("/{path:path}", SyncEndpoint(chosen)),
         ],

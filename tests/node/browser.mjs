@@ -73,7 +73,8 @@ const answer = async line => {
       : op === 'end' ? await browser.close() : await operations[op](pages.get(request.page), request)
     process.stdout.write(`${JSON.stringify({ id, ok: ok ?? null })}\n`)
   } catch (error) {
-    process.stdout.write(`${JSON.stringify({ id, failed: String(error?.stack ?? error) })}\n`)
+    const seen = await pages.get(request.page)?.page.locator('body').innerText({ timeout: 1000 }).catch(String) ?? ''
+    process.stdout.write(`${JSON.stringify({ id, failed: `${error?.message ?? error}\n\nThe page shows:\n${seen.slice(0, 3000)}` })}\n`)
   }
 }
 

@@ -19,7 +19,7 @@ from .processes import private_folder
 
 _FONTS = "fonts-dejavu-core"
 _FAMILIES = {"sans-serif": "DejaVu Sans", "system-ui": "DejaVu Sans", "monospace": "DejaVu Sans Mono"}
-TIMEOUT_S = 10.0
+TIMEOUT_S = 20.0
 
 
 class Browser:

@@ -192,6 +192,9 @@ async def test_another_site_s_page_is_refused_before_anything_is_judged() -> Non
 @in_virtual_time
 async def test_an_open_server_is_open_to_its_own_machine(asked: dict[str, Any], local: bool) -> None:
     assert await admitted(access(insecure_open=True), asked) == OPEN
+    # Who is let in from elsewhere isn't also handed the tool.
+    assert access().has_admin_page(asked) == access(insecure_open=True).has_admin_page(asked) == local
+    assert access(giving(OPEN)).has_admin_page(asked)
     if local:
         assert await admitted(access(), asked) == OPEN
     else:

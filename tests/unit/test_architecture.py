@@ -81,7 +81,7 @@ ROWS: tuple[frozenset[str], ...] = (
     frozenset({"going_back"}),
     frozenset({"gateway.access", "gateway.client_address", "gateway.cooldown", "gateway.ops", "gateway.problems"}),
     frozenset({"gateway.parts"}),
-    frozenset({"gateway.calls", "gateway.sync"}),
+    frozenset({"gateway.admin_page", "gateway.calls", "gateway.sync"}),
     frozenset({"gateway.api", "gateway.past_api", "gateway.verify_api"}),
     frozenset({"gateway.operations"}),
     frozenset({"gateway.openapi"}),
@@ -114,6 +114,7 @@ HOMES = {
     "pycrdt": {"crdt_sync.native", "crdt_sync.trip_edits"},
     "starlette": {
         "crdt_sync.gateway.access",
+        "crdt_sync.gateway.admin_page",
         "crdt_sync.gateway.api",
         "crdt_sync.gateway.app",
         "crdt_sync.gateway.calls",
