@@ -212,13 +212,17 @@ async def list_connections(call: Call) -> Response:
 
 
 async def close_connection(call: Call) -> Response:
-    """Close a connection to this node, with 4403, or `?code=1012` for a client that may come back."""
+    """Close a connection to this node, with 4403, or `?code=1012` for a client that may come back.
+
+    With `?since=`, as listed, only if it began then: another process, or this one after a restart, counts from 1 too.
+    """
     codes = {"4403": "closed by an admin", "1012": "server restarting"}
     code = call.request.query_params.get("code", "4403")
     if code not in codes:
         raise Problem(400, "unknown code", f"code is one of {', '.join(codes)}")
+    since = call.request.query_params.get("since")
     for stay in call.parts.sessions:
-        if str(stay.connection.id) == call.values["connection"]:
+        if str(stay.connection.id) == call.values["connection"] and since in (None, _stay(stay)["since"]):
             stay.connection.close(int(code), codes[code])
             return Response(status_code=204)
     raise Problem(404, "no such connection", "connections are those of this node")
@@ -277,7 +281,7 @@ OPERATIONS: tuple[Operation, ...] = (
     Operation("DELETE", "/deleted/{room}", Right.ADMIN, forget_room),
     Operation("GET", "/open", Right.READ, list_open, any_room=True, query=("limit",)),
     Operation("GET", "/connections", Right.ADMIN, list_connections, query=("order", "contains", "after", "limit")),
-    Operation("DELETE", "/connections/{connection}", Right.ADMIN, close_connection, query=("code",)),
+    Operation("DELETE", "/connections/{connection}", Right.ADMIN, close_connection, query=("code", "since")),
     Operation("GET", "/revocations", Right.ADMIN, list_revocations),
     Operation("POST", "/revocations", Right.ADMIN, revoke, body=JSON),
     Operation("DELETE", "/revocations/{kind}/{value}", Right.ADMIN, unrevoke),

@@ -24,10 +24,10 @@ const close = (one, done) => {
     act: async () => {
       const code = choices.querySelector('input:checked').value
       try {
-        await api.call('DELETE', `connections/${one.id}?code=${code}`)
+        await api.call('DELETE', `connections/${one.id}?${new URLSearchParams({ code, since: one.since })}`)
       } catch (error) {
         if (error.status !== 404) throw error
-        throw new api.Problem(404, error.title, 'Who answered doesn\'t know this connection: it is gone already, or another process of this node has it. Try again.')
+        throw new api.Problem(404, error.title, 'Who answered doesn\'t know this connection: it is gone, or another process of this node has it: then try again.')
       }
       say('The connection is closed.')
       done()
