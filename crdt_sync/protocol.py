@@ -29,6 +29,18 @@ CONFIRM_TOKEN_BYTES_MAX = 64
 # What HTTP servers and proxies let through in a header.
 CREDENTIAL_BYTES_MAX = 8 << 10
 
+KINDS = ("sync_step_1", "sync_step_2", "update", "awareness", "query_awareness", "confirm", "auth", "other")
+"""What frames are told apart by where they are counted; see `kind_of`."""
+
+_OTHER = KINDS.index("other")
+_KIND_OF_SYNC = (KINDS.index("sync_step_1"), KINDS.index("sync_step_2"), KINDS.index("update"))
+_KIND_OF_TYPE = {
+    AWARENESS: KINDS.index("awareness"),
+    AUTH: KINDS.index("auth"),
+    QUERY_AWARENESS: KINDS.index("query_awareness"),
+    CONFIRM: KINDS.index("confirm"),
+}
+
 # Stock clients put one message into a frame. Without a bound, a frame of 16 MiB could hold as many messages.
 FRAME_MESSAGES_MAX = 1000
 
@@ -100,6 +112,14 @@ def decode(frame: bytes) -> list[Message]:
         if len(messages) > FRAME_MESSAGES_MAX:
             raise ProtocolError(f"more than {FRAME_MESSAGES_MAX} messages in one frame")
     return messages
+
+
+def kind_of(frame: bytes) -> int:
+    """Which of `KINDS` a frame is, by the first message in it. For any bytes, and cheap."""
+    try:
+        return _KIND_OF_SYNC[frame[1]] if frame[0] == SYNC else _KIND_OF_TYPE[frame[0]]
+    except LookupError:
+        return _OTHER
 
 
 def encode_step_1(state_vector: bytes) -> bytes:

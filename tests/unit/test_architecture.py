@@ -24,7 +24,7 @@ ROWS: tuple[frozenset[str], ...] = (
             "bus.redis_url",
             "envelope",
             "javascript",
-            "load",
+            "protocol",
             "structure",
             "trip_model",
             "values",
@@ -32,8 +32,8 @@ ROWS: tuple[frozenset[str], ...] = (
             "workers",
         }
     ),
-    frozenset({"bus.redis_link", "nodes", "standins", "update"}),
-    frozenset({"authors", "bus.redis_notes", "bus.redis_state", "order", "pieces", "tree", "waiting"}),
+    frozenset({"bus.redis_link", "metrics", "standins", "update"}),
+    frozenset({"authors", "bus.redis_notes", "bus.redis_state", "load", "nodes", "order", "pieces", "tree", "waiting"}),
     frozenset({"native"}),
     frozenset(
         {
@@ -44,7 +44,6 @@ ROWS: tuple[frozenset[str], ...] = (
             "content",
             "copies",
             "document",
-            "protocol",
         }
     ),
     frozenset(
@@ -128,6 +127,7 @@ HOMES = {
     "uvicorn": {"crdt_sync.accepting", "crdt_sync.serve", "crdt_sync.transport"},
     "h11": {"crdt_sync.accepting"},
     "redis": {"crdt_sync.bus.redis_link"},
+    "prometheus_client": {"crdt_sync.metrics"},
     "rich": {"crdt_sync.tables"},
     "pydantic": {"crdt_sync.settings"},
     "pydantic_settings": {"crdt_sync.settings"},

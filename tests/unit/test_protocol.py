@@ -10,6 +10,7 @@ from crdt_sync.errors import ProtocolError
 from crdt_sync.lib0 import write_var_bytes, write_var_uint
 from crdt_sync.protocol import (
     CONFIRM_TOKEN_BYTES_MAX,
+    KINDS,
     AwarenessUpdate,
     Confirm,
     Message,
@@ -17,6 +18,7 @@ from crdt_sync.protocol import (
     SyncStep1,
     SyncUpdate,
     decode,
+    kind_of,
 )
 
 
@@ -128,3 +130,23 @@ def test_a_frame_full_of_tiny_messages_is_bounded(message: bytes) -> None:
     tracemalloc.stop()
 
     assert peak < 2 << 20
+
+
+@pytest.mark.parametrize(
+    ("frame", "kind"),
+    [
+        (b"\x00\x00\x01\x00", "sync_step_1"),
+        (b"\x00\x01\x02\x00\x00", "sync_step_2"),
+        (b"\x00\x02\x02\x00\x00", "update"),
+        (b"\x01\x01\x00", "awareness"),
+        (b"\x02\x01\x00", "auth"),
+        (b"\x03", "query_awareness"),
+        (b"f\x00", "confirm"),
+        (b"", "other"),
+        (b"\x00", "other"),
+        (b"\x00\x03", "other"),
+        (b"\x80\x01", "other"),
+    ],
+)
+def test_kinds_are_told_apart_by_the_first_message(frame: bytes, kind: str) -> None:
+    assert KINDS[kind_of(frame)] == kind
