@@ -22,6 +22,7 @@ from persistence import Snapshot, Store, StoreCorrupt, StoreError
 
 from .blackbox import BlackBox
 from .document import State, is_sound, proving
+from .metrics import Metrics
 from .pacing import Turns
 from .room import Capture, Room
 
@@ -42,11 +43,19 @@ class Checkpoints:
         box: Where it is noted of which room a state is being proved.
         turns: For proving small ones, shared with all other long work of the node.
         keep_history: Whether the store keeps the updates that a snapshot has.
+        metrics: Where it is counted how long they take.
     """
 
     def __init__(
-        self, store: Store, box: BlackBox | None = None, turns: Turns | None = None, *, keep_history: bool = True
+        self,
+        store: Store,
+        box: BlackBox | None = None,
+        turns: Turns | None = None,
+        *,
+        keep_history: bool = True,
+        metrics: Metrics | None = None,
     ) -> None:
+        self._metrics = metrics or Metrics()
         self._store = store
         self._box = box
         self._turns = turns or Turns()
@@ -82,6 +91,9 @@ class Checkpoints:
 
     async def _write_batch(self, batch: list[tuple[Room, Capture]]) -> None:
         """Store the batch and empty it, if the store takes it."""
+        if not batch:
+            return
+        began = asyncio.get_running_loop().time()
         sound = [(room, capture) for room, capture in batch if await self._prove(room, capture.state)]
         try:
             for _, capture in sound:
@@ -90,11 +102,13 @@ class Checkpoints:
             stored = [(room, capture) for room, capture in sound if capture.seq]
             left = await self._store_all(stored) if stored else frozenset()
         except StoreError as error:
+            self._metrics.store_errors += 1
             if not self._failing:
                 self._failing = True
                 log.error("checkpoints_failing", extra={"error": str(error), "rooms": len(batch)})
             _finish(batch, written=False)
             return
+        self._metrics.checkpoint_seconds.observe(asyncio.get_running_loop().time() - began)
         if self._failing:
             self._failing = False
             log.warning("checkpoints_recovered")

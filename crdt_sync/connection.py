@@ -18,7 +18,8 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from .errors import SlowReader, StoreBehind, SyncError
-from .protocol import encode_confirm
+from .metrics import Metrics
+from .protocol import encode_confirm, kind_of
 from .session import Session
 
 # Confirmations that one client may wait for: a client that asks after every keystroke for some minutes.
@@ -46,6 +47,12 @@ class Wants:
     """It asked who is here."""
     behind: bool
     """It wasn't relayed everything since."""
+
+
+class Timed(bytes):
+    """A frame that knows when its content was received (the loop's time), so that it shows how long it was on its way."""
+
+    received_at: float
 
 
 CatchUp = Callable[[Wants], Awaitable[Iterable[bytes]]]
@@ -114,10 +121,17 @@ class Connection:
         outbox_bytes_max: Bound on what is relayed but not yet sent.
         now: Monotonic seconds.
         session: What the client may do; everything, if not given.
+        metrics: Where it is counted what goes out.
     """
 
     def __init__(
-        self, transport: Transport, *, outbox_bytes_max: int, now: float, session: Session | None = None
+        self,
+        transport: Transport,
+        *,
+        outbox_bytes_max: int,
+        now: float,
+        session: Session | None = None,
+        metrics: Metrics | None = None,
     ) -> None:
         self.id = next(_ids)
         self.session = session or Session("")
@@ -130,9 +144,12 @@ class Connection:
         """Whether an awareness query waits for its answer."""
         self.synced = False
         """Whether a sync step 1 was answered: from then on the client has all that it was sent."""
+        self.received_at = now
+        """When the frame came that is being received."""
         self.sent_at = now
         """When a frame last went out."""
         self.closing: tuple[int, str] | None = None
+        self._metrics = metrics or Metrics()
         self._transport = transport
         self._outbox = Outbox(outbox_bytes_max)
         self._notices: deque[bytes] = deque(maxlen=NOTICES_MAX)
@@ -166,14 +183,21 @@ class Connection:
         """What is relayed but not yet sent."""
         return self._outbox.size
 
-    def relay(self, frame: bytes) -> None:
-        """Send a frame when its turn comes. A client that is behind will get its content in another way."""
+    def relay(self, frame: bytes) -> bool:
+        """Send a frame when its turn comes. A client that is behind will get its content in another way.
+
+        Returns:
+            Whether it is on its way. That isn't counted here, since there are many who get the same.
+        """
         if self.behind or self.closing:
-            return
-        if not self._outbox.put(frame):
-            self._outbox.clear()
+            return False
+        taken = self._outbox.put(frame)
+        if not taken:
+            self._metrics.outbox_drops += 1
+            self._drop_outbox()
             self.behind = True
         self._wake.set()
+        return taken
 
     def notify(self, frame: bytes) -> None:
         """Send a small frame before all that waits."""
@@ -210,7 +234,7 @@ class Connection:
         """Close as soon as possible, whatever still waits. A closed connection stays closed for its first reason."""
         if self.closing is None:
             self.closing = (code, reason)
-            self._outbox.clear()
+            self._drop_outbox()
             self._wake.set()
             self._deadline = asyncio.get_running_loop().call_later(CLOSE_TIMEOUT_S, self._give_up)
 
@@ -253,26 +277,29 @@ class Connection:
                 self._sending = True
                 await self._transport.send(frame)
                 self.sent_at = self._progress_at = loop.time()
+                if type(frame) is Timed:
+                    self._metrics.delivery_seconds.observe(self.sent_at - frame.received_at)
             await self._transport.close(*self.closing)
         except TransportClosed:
             pass
         finally:
             # Or the task and its exception would keep the room until garbage is collected.
             self._task = None
+            self._drop_outbox()
             if self._deadline is not None:
                 self._deadline.cancel()
 
     def _next(self) -> bytes | None:
         """What goes before all that has to be made first."""
-        if self._notices:
-            return self._notices.popleft()
-        return self._catching_up.popleft() if self._catching_up else None
+        first = self._notices or self._catching_up
+        return self._counted(first.popleft()) if first else None
 
     async def _next_made(self, catch_up: CatchUp) -> bytes | None:
         if self.asked or self.asked_who or self.behind:
             wants = Wants(self.had, self.asked, self.asked_who, self.behind)
             # Before it is made: what is relayed from now on may not be in it.
             self.asked = self.asked_who = self.behind = False
+            self._metrics.outbox_heals += wants.behind
             self._making = True
             try:
                 self._catching_up.extend(await catch_up(wants))
@@ -283,8 +310,16 @@ class Connection:
                 return self._next()
         if self._confirms:
             self._confirms_owed -= 1
-            return self._confirms.popleft()
+            return self._counted(self._confirms.popleft())
         return self._outbox.take() if self._outbox else None
+
+    def _counted(self, frame: bytes) -> bytes:
+        self._metrics.sent.count(kind_of(frame), len(frame))
+        return frame
+
+    def _drop_outbox(self) -> None:
+        self._metrics.outbox_dropped_messages += len(self._outbox)
+        self._outbox.clear()
 
     def _give_up(self) -> None:
         """The client takes not even the close frame."""

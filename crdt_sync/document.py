@@ -182,6 +182,16 @@ class Document:
         """The updates held back, as received, oldest first. To be stored, but shown to nobody before `released`."""
         return tuple(self._waiting)
 
+    @property
+    def waiting_count(self) -> int:
+        """How many are held back."""
+        return len(self._waiting)
+
+    @property
+    def waiting_bytes(self) -> int:
+        """What those take in memory."""
+        return self._waiting.size
+
     def refuse(self, harmful: Collection[bytes]) -> None:
         """Take in none of these updates any more, given by their digests."""
         self._harmful |= frozenset(harmful)

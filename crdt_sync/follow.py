@@ -27,6 +27,7 @@ from .document import Outcome
 from .envelope import NODE_BYTES, Envelope, Kind, decode, encode, read_parts, write_parts
 from .errors import DocumentBroken, ProtocolError
 from .lib0 import read_var_bytes, read_var_uint, write_var_bytes, write_var_uint
+from .metrics import Metrics
 from .room import Room
 
 log = logging.getLogger("crdt_sync.follow")
@@ -98,9 +99,11 @@ class Follower:
     Args:
         name: The room's.
         bus: Open.
+        metrics: Where it is counted what was made up for.
     """
 
-    def __init__(self, name: str, bus: Bus) -> None:
+    def __init__(self, name: str, bus: Bus, metrics: Metrics | None = None) -> None:
+        self._metrics = metrics or Metrics()
         self.name = name
         self.gaps_filled = 0
         self.ignored = 0
@@ -372,6 +375,7 @@ class Follower:
             self._take(one.message)
             self._position = one.position
         self.gaps_filled += bool(kept)
+        self._metrics.bus_gaps_repaired += bool(kept)
 
     async def _resync(self) -> None:
         await asyncio.sleep(random.uniform(0, RESYNC_SPREAD_S))

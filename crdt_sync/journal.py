@@ -15,6 +15,7 @@ from typing import NamedTuple, Protocol
 from persistence import Entry, Store, StoreError
 
 from .errors import StoreBehind
+from .metrics import Metrics
 
 log = logging.getLogger("crdt_sync.journal")
 
@@ -57,6 +58,8 @@ class _Batch:
     """Bytes, `UPDATE_BYTES` for each update included."""
     upto: int = 0
     """Ticket of the last update."""
+    began_at: float = field(default_factory=lambda: asyncio.get_running_loop().time())
+    """When the first update came."""
 
 
 class Journal:
@@ -68,13 +71,16 @@ class Journal:
         store: Open while `run` runs.
         interval_s: At most one commit in this time.
         bytes_max: Bound on what may wait, `UPDATE_BYTES` for each update included.
+        metrics: Where it is counted how long storing takes.
     """
 
-    def __init__(self, store: Store, *, interval_s: float, bytes_max: int) -> None:
+    def __init__(self, store: Store, *, interval_s: float, bytes_max: int, metrics: Metrics | None = None) -> None:
+        self._metrics = metrics or Metrics()
         self._store = store
         self._interval_s = interval_s
         self.bytes_max = bytes_max
         self._batches: deque[_Batch] = deque()
+        self._committing: _Batch | None = None
         self._unstored_bytes = 0
         self._failing_since: float | None = None
         self._added = 0
@@ -87,6 +93,11 @@ class Journal:
     def unstored_bytes(self) -> int:
         """What waits or is being stored."""
         return self._unstored_bytes
+
+    def backlog_age_s(self, *, now: float) -> float:
+        """For how long the oldest of that has been waiting; 0 if there is nothing."""
+        oldest = self._committing or (self._batches[0] if self._batches else None)
+        return now - oldest.began_at if oldest is not None else 0.0
 
     @property
     def failing_since(self) -> float | None:
@@ -151,7 +162,9 @@ class Journal:
             self._hurry.clear()
             # What arrives meanwhile may still get into the last of these, or waits for the next interval.
             for _ in range(len(self._batches)):
-                await self._commit(self._batches.popleft())
+                self._committing = self._batches.popleft()
+                await self._commit(self._committing)
+                self._committing = None
 
     async def _commit(self, batch: _Batch) -> None:
         accepted_at = datetime.now(UTC)
@@ -160,6 +173,7 @@ class Journal:
             for run in batch.runs
         ]
         seqs = await self._append(entries)
+        self._metrics.confirm_seconds.observe(asyncio.get_running_loop().time() - batch.began_at)
         self._committed = batch.upto
         self._unstored_bytes -= batch.size
         for run, seq in zip(batch.runs, seqs, strict=True):
@@ -172,9 +186,11 @@ class Journal:
         loop = asyncio.get_running_loop()
         retry_s = RETRY_S_MIN
         while True:
+            began = loop.time()
             try:
                 seqs = await self._store.append(entries)
             except Exception as error:
+                self._metrics.store_errors += 1
                 if self._failing_since is None:
                     self._failing_since = loop.time()
                     # An error that isn't the store's own is a bug; its traceback is wanted, the updates are kept.
@@ -183,6 +199,7 @@ class Journal:
                 await asyncio.sleep(retry_s)
                 retry_s = min(retry_s * 2, RETRY_S_MAX)
                 continue
+            self._metrics.commit_seconds.observe(loop.time() - began)
             if self._failing_since is not None:
                 log.warning("store_recovered", extra={"after_s": round(loop.time() - self._failing_since, 3)})
                 self._failing_since = None

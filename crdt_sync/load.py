@@ -20,6 +20,8 @@ from enum import IntEnum
 from pathlib import Path
 
 from .limits import Limits
+from .metrics import SAMPLE_INTERVAL_S as METRICS_INTERVAL_S
+from .metrics import Metrics
 from .settings import Settings
 
 log = logging.getLogger("crdt_sync.load")
@@ -149,9 +151,11 @@ class Load:
     Args:
         settings: Bounds.
         limits: Told when nobody more may join.
+        metrics: Told how late the event loop is.
     """
 
-    def __init__(self, settings: Settings, limits: Limits) -> None:
+    def __init__(self, settings: Settings, limits: Limits, metrics: Metrics | None = None) -> None:
+        self._metrics = metrics or Metrics()
         self.limits = limits
         """Where it is counted what was refused."""
         self._judge = Judge(
@@ -193,6 +197,18 @@ class Load:
 
     async def run(self) -> None:
         """Look at the load once a second, in the thread of the event loop, until cancelled."""
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self._look_forever())
+            group.create_task(self._measure_lag_forever())
+
+    async def _measure_lag_forever(self) -> None:
+        loop = asyncio.get_running_loop()
+        while True:
+            due = loop.time() + METRICS_INTERVAL_S
+            await asyncio.sleep(METRICS_INTERVAL_S)
+            self._metrics.sample(max(0.0, loop.time() - due))
+
+    async def _look_forever(self) -> None:
         loop = asyncio.get_running_loop()
         while True:
             self.look(Sample(loop.time(), time.thread_time(), memory_bytes()))

@@ -23,6 +23,7 @@ from prometheus_client.utils import floatToGoString
 from .protocol import KINDS
 
 PREFIX = "crdt_sync_"
+SAMPLE_INTERVAL_S = 0.05
 # In the place of a worker's number, for what is about all of them.
 ALL_WORKERS = "all"
 # Other codes are counted as `other`: what a client closes with can be any number.
@@ -140,13 +141,18 @@ class Histogram:
 
 
 class Traffic:
-    """Messages in one direction, and their bytes, by the number of their kind (`protocol.kind_of`)."""
+    """Messages in one direction, and their bytes, by kind (`protocol.kind_of`)."""
 
     __slots__ = ("messages", "size")
 
     def __init__(self) -> None:
         self.messages = [0] * len(KINDS)
         self.size = [0] * len(KINDS)
+
+    def count(self, kind: int, size: int, messages: int = 1) -> None:
+        """Count messages of one kind, each of `size` bytes."""
+        self.messages[kind] += messages
+        self.size[kind] += messages * size
 
 
 class Distribution(NamedTuple):
@@ -180,6 +186,9 @@ class Metrics:
         self.store_errors = 0
         self.server_errors = 0
         self.bus_gaps_repaired = 0
+        self.sample_apply = True
+        self.sample_delivery = True
+        """Whether the next is to be timed: `sample` says so 20 times a second, however many there are."""
         self.fan_out = _histogram("fan_out")
         self.delivery_seconds = _histogram("delivery_seconds")
         self.apply_seconds = _histogram("apply_seconds")
@@ -193,6 +202,15 @@ class Metrics:
     def note_close(self, code: int) -> None:
         """Count a connection that ended."""
         self.closes[str(code) if code in _CODES else _OTHER] += 1
+
+    def note_refusal(self, error: Exception) -> None:
+        """Count somebody who wasn't let in, by the kind of error."""
+        self.refusals[_snake_case(type(error).__name__)] += 1
+
+    def sample(self, lag_s: float) -> None:
+        """Note how late the event loop is, and have the next update be timed. Call it `SAMPLE_INTERVAL_S` apart."""
+        self.loop_lag_seconds.observe(lag_s)
+        self.sample_apply = self.sample_delivery = True
 
     def snapshot(self, readings: Iterable[Sample]) -> list[Sample]:
         """All series of this process, without `worker`.
@@ -273,6 +291,10 @@ def _family(definition: Definition, series: list[tuple[list[str], float | Distri
         assert not isinstance(value, Distribution), "one number"
         single.add_metric(values, value)
     return single
+
+
+def _snake_case(name: str) -> str:
+    return "".join(f"_{letter.lower()}" if letter.isupper() else letter for letter in name).lstrip("_")
 
 
 def _histogram(name: str) -> Histogram:

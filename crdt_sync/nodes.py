@@ -11,6 +11,7 @@ from collections.abc import Callable
 from .bus import EVERYONE, Bus
 from .envelope import NODE_BYTES, SOURCE_BYTES, Envelope, Kind, decode, encode
 from .errors import ProtocolError
+from .metrics import Metrics
 
 log = logging.getLogger("crdt_sync.nodes")
 
@@ -27,9 +28,18 @@ class Nodes:
         lost: Called with the id of a node that is gone.
         missed: Called with the id of one that has been living without being heard of, so that neither side knows what it
             missed.
+        metrics: Told how long this node's own messages take to come back.
     """
 
-    def __init__(self, bus: Bus, *, lost: Callable[[bytes], None], missed: Callable[[bytes], None]) -> None:
+    def __init__(
+        self,
+        bus: Bus,
+        *,
+        lost: Callable[[bytes], None],
+        missed: Callable[[bytes], None],
+        metrics: Metrics | None = None,
+    ) -> None:
+        self._metrics = metrics or Metrics()
         self._bus = bus
         self._lost = lost
         self._missed = missed
@@ -38,6 +48,7 @@ class Nodes:
         self.ignored = 0
         """Messages that this version doesn't understand."""
         self._beats = 0
+        self._beat_at = 0.0
         self._source = bytes.fromhex(bus.node) + bytes(SOURCE_BYTES - NODE_BYTES)
         self._heard_at: dict[bytes, float] = {}
         self._listening_since: float | None = None
@@ -73,6 +84,7 @@ class Nodes:
         self._bus.follow(EVERYONE, self)
         while True:
             self._beats += 1
+            self._beat_at = loop.time()
             self._say(Kind.ALIVE, self._beats)
             self._look(loop.time())
             await asyncio.sleep(BEAT_S)
@@ -91,6 +103,8 @@ class Nodes:
             log.warning("bus_message_ignored", extra={"error": str(error)})
             return
         if envelope.node == self.node:
+            if envelope.kind == Kind.ALIVE and envelope.number == self._beats:
+                self._metrics.bus_lag_seconds.observe(asyncio.get_running_loop().time() - self._beat_at)
             return
         if envelope.kind == Kind.ALIVE:
             known = envelope.node in self._heard_at

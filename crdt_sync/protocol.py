@@ -32,10 +32,12 @@ CREDENTIAL_BYTES_MAX = 8 << 10
 KINDS = ("sync_step_1", "sync_step_2", "update", "awareness", "query_awareness", "confirm", "auth", "other")
 """What frames are told apart by where they are counted; see `kind_of`."""
 
+UPDATE_KIND = KINDS.index("update")
+AWARENESS_KIND = KINDS.index("awareness")
 _OTHER = KINDS.index("other")
-_KIND_OF_SYNC = (KINDS.index("sync_step_1"), KINDS.index("sync_step_2"), KINDS.index("update"))
+_KIND_OF_SYNC = (KINDS.index("sync_step_1"), KINDS.index("sync_step_2"), UPDATE_KIND)
 _KIND_OF_TYPE = {
-    AWARENESS: KINDS.index("awareness"),
+    AWARENESS: AWARENESS_KIND,
     AUTH: KINDS.index("auth"),
     QUERY_AWARENESS: KINDS.index("query_awareness"),
     CONFIRM: KINDS.index("confirm"),

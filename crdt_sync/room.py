@@ -16,12 +16,13 @@ from bisect import insort
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Hashable, Iterable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from time import perf_counter
 from typing import NoReturn, Protocol
 
 from persistence import Stored
 
 from .awareness import KEEP_ALIVE, Awareness, ClientState, read_states
-from .connection import Connection, Wants
+from .connection import Connection, Timed, Wants
 from .document import LIGHT_BYTES, Document, Outcome, State
 from .errors import (
     DocumentBroken,
@@ -35,8 +36,11 @@ from .errors import (
 )
 from .journal import Journal
 from .load import Load
+from .metrics import Metrics
 from .pacing import Turns, unhurried
 from .protocol import (
+    AWARENESS_KIND,
+    UPDATE_KIND,
     AwarenessUpdate,
     Confirm,
     FreshToken,
@@ -49,6 +53,7 @@ from .protocol import (
     encode_step_1,
     encode_step_2,
     encode_update,
+    kind_of,
 )
 from .settings import Settings
 from .update import STRANGERS_MAX, read_state_vector
@@ -149,6 +154,7 @@ class Room:
         journal: Takes accepted updates.
         settings: Intervals and bounds.
         turns: For large updates, shared by all rooms of the node.
+        metrics: Where it is counted what goes in and out.
     """
 
     def __init__(
@@ -160,6 +166,7 @@ class Room:
         journal: Journal,
         settings: Settings,
         turns: Turns | None = None,
+        metrics: Metrics | None = None,
     ) -> None:
         self.name = name
         self.connections: set[Connection] = set()
@@ -182,6 +189,7 @@ class Room:
         """What the document occupies, about: its last state, and all that came since."""
         self.load: Load | None = None
         """How busy the node is: then awareness is passed on less often."""
+        self._metrics = metrics or Metrics()
         self._document = document
         self._journal = journal
         self._adopted = _Adopted(self)
@@ -251,6 +259,11 @@ class Room:
         return self.dirty and not busy and self.compactable and not self.broken
 
     @property
+    def waiting(self) -> tuple[int, int]:
+        """How many updates wait for others, and what they take, in bytes."""
+        return self._document.waiting_count, self._document.waiting_bytes
+
+    @property
     def unstored(self) -> int:
         """How many accepted updates aren't committed yet."""
         return self._accepted - self._stored + self._adopted.unstored
@@ -286,6 +299,7 @@ class Room:
         Raises:
             SyncError: The client must be closed with it. What its earlier messages did stands.
         """
+        self._metrics.received.count(kind_of(frame), len(frame))
         if self.broken:
             raise DocumentBroken("the room is being given up")
         if len(frame) > self._settings.message_bytes_max:
@@ -358,11 +372,16 @@ class Room:
         """
         self._journal.require_space(len(update))
         self._require_room_for(update)
+        metrics = self._metrics
+        began = perf_counter() if metrics.sample_apply else None
         try:
             outcome = self._document.apply(update)
         except DocumentBroken as error:
             self._fail_by(sender, error)
             raise
+        if began is not None:
+            metrics.sample_apply = False
+            metrics.apply_seconds.observe(perf_counter() - began)
         self._accepted_new(update, outcome, sender, user)
         return outcome
 
@@ -604,6 +623,7 @@ class Room:
         settings = self._settings
         keep_alive = encode_awareness(KEEP_ALIVE)
         mark = None
+        kept_alive = 0
         if self._accepted != self._marked_at_accepted and not self._in_pieces.locked():
             mark = self._document.state_vector()
             self._marked_at_accepted = self._accepted
@@ -612,8 +632,9 @@ class Room:
                 if mark is not None and connection.synced:
                     connection.had = mark
                 if now - connection.sent_at >= settings.keep_alive_interval_s:
-                    connection.relay(keep_alive)
+                    kept_alive += connection.relay(keep_alive)
             connection.check(now=now, stalled_max_s=settings.slow_reader_timeout_s)
+        self._metrics.sent.count(AWARENESS_KIND, len(keep_alive), kept_alive)
         self._awareness.expire(now=now)
         self._schedule_awareness()
 
@@ -727,9 +748,17 @@ class Room:
 
     def _relay(self, update: bytes, sender: Connection | None) -> None:
         frame = encode_update(update)
+        metrics = self._metrics
+        if sender is not None and metrics.sample_delivery:
+            metrics.sample_delivery = False
+            frame = Timed(frame)
+            frame.received_at = sender.received_at
+        receivers = 0
         for connection in self.connections:
             if connection is not sender:
-                connection.relay(frame)
+                receivers += connection.relay(frame)
+        metrics.sent.count(UPDATE_KIND, len(frame), receivers)
+        metrics.fan_out.observe(receivers)
 
     def _receive(self, connection: Connection, message: Message) -> None:
         match message:
@@ -798,8 +827,8 @@ class Room:
         self._awareness_sent_at = asyncio.get_running_loop().time()
         frame = encode_awareness(changes)
         # To the sender too: y-websocket drops a connection on which it hears nothing for 30 s.
-        for connection in self.connections:
-            connection.relay(frame)
+        receivers = sum([connection.relay(frame) for connection in self.connections])
+        self._metrics.sent.count(AWARENESS_KIND, len(frame), receivers)
 
     def _schedule_announcement(self) -> None:
         """Announce everybody anew, on all nodes, if somebody is back: soon, and not more often than once a second."""

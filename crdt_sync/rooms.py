@@ -30,6 +30,7 @@ from .errors import DocumentBroken, DocumentGone, Draining, ProtocolError, RoomU
 from .follow import Follower
 from .journal import Journal
 from .load import Load
+from .metrics import Metrics
 from .nodes import LEASE_S, Nodes
 from .pacing import Turns, unhurried
 from .room import Room
@@ -114,6 +115,7 @@ class Rooms:
         box: Where it is noted what is being done, if anywhere.
         load: How busy this node is, if anybody looks.
         archiving: Where old versions go, if anywhere.
+        metrics: Where everything is counted.
     """
 
     def __init__(
@@ -125,18 +127,24 @@ class Rooms:
         box: BlackBox | None = None,
         load: Load | None = None,
         archiving: Archiving | None = None,
+        metrics: Metrics | None = None,
     ) -> None:
+        self._metrics = metrics or Metrics()
         self._store = store
         self._journal = journal
         self._settings = settings
         self.turns = Turns()
         """Shared by all long work of this node."""
-        self._checkpoints = Checkpoints(store, box, self.turns, keep_history=settings.history_days > 0)
+        self._checkpoints = Checkpoints(
+            store, box, self.turns, keep_history=settings.history_days > 0, metrics=self._metrics
+        )
         self._versions = Versions(store, settings, archiving)
         self._box = box
         self._suspects = Suspects(store, box)
         self._bus = bus
-        self.nodes = Nodes(bus, lost=self._lose_node, missed=self._meet_node) if bus is not None else None
+        self.nodes = (
+            Nodes(bus, lost=self._lose_node, missed=self._meet_node, metrics=self._metrics) if bus is not None else None
+        )
         """The other nodes, if there may be any."""
         if self.nodes is not None:
             self.nodes.hear(Kind.DELETED, lambda name: self._hear_deleted(name.decode(errors="replace")))
@@ -180,7 +188,7 @@ class Rooms:
         entry = self._entries.get(name)
         if entry is None:
             now = loop.time()
-            follower = Follower(name, self._bus) if self._bus is not None else None
+            follower = Follower(name, self._bus, self._metrics) if self._bus is not None else None
             entry = _Entry(loop.create_task(self._load(name, follower)), 0, now, now, follower)
             entry.task.add_done_callback(_retrieve)
             self._entries[name] = entry
@@ -218,6 +226,10 @@ class Rooms:
                 self.nodes.tell(Kind.DELETED, name.encode())
         return deleted
 
+    def opened(self) -> list[Room]:
+        """The rooms that are loaded."""
+        return [entry.room for entry in self._entries.values() if entry.room is not None]
+
     def presence(self, name: str) -> list[ClientState]:
         """Who is in a room, on any node; empty if it isn't open here."""
         entry = self._entries.get(name)
@@ -249,7 +261,7 @@ class Rooms:
             The rooms of which something could not be stored.
         """
         self._draining = True
-        opened = [entry.room for entry in self._entries.values() if entry.room is not None]
+        opened = self.opened()
         for room in opened:
             room.close()
         await self._suspects.close()
@@ -321,6 +333,8 @@ class Rooms:
         return room
 
     async def _load(self, name: str, follower: Follower | None) -> Room:
+        loop = asyncio.get_running_loop()
+        began = loop.time()
         try:
             # In this order there is no gap: what isn't in the store yet is in the log, or arrives.
             if follower is not None:
@@ -340,6 +354,7 @@ class Rooms:
             raise DocumentGone(f"{name!r} was deleted") from error
         except (StoreError, ProtocolError, DocumentBroken) as error:
             self._forget(name, follower)
+            self._metrics.store_errors += isinstance(error, StoreError)
             log.error("room_load_failed", extra={"room": name, "error": str(error)})
             raise RoomUnavailable(f"{name!r} can't be loaded: {error}") from error
         except BaseException:
@@ -354,6 +369,7 @@ class Rooms:
             journal=self._journal,
             settings=self._settings,
             turns=self.turns,
+            metrics=self._metrics,
         )
         room.load = self._load_of_node
         room.content_bytes = sum(map(len, updates))
@@ -361,6 +377,7 @@ class Rooms:
         room.dirty = bool(stored.updates)
         if follower is not None:
             follower.start(room, kept or ())
+        self._metrics.load_seconds.observe(loop.time() - began)
         return room
 
     def _hear_deleted(self, name: str) -> None:
@@ -539,6 +556,7 @@ class Rooms:
             try:
                 heads = await self._store.heads(list(rooms))
             except StoreError:
+                self._metrics.store_errors += 1
                 continue
             for name, head_seq in heads.items():
                 if head_seq is None:
@@ -556,6 +574,7 @@ class Rooms:
             except DocumentDeleted:
                 self._bury(room.name)
             except StoreError as error:
+                self._metrics.store_errors += 1
                 log.warning("room_stays_behind", extra={"room": room.name, "error": str(error)})
                 return
             except Exception as error:

@@ -26,6 +26,7 @@ from ..keys import configured_verifier
 from ..limits import Limits
 from ..load import Load
 from ..logs import hide_queries
+from ..metrics import Metrics
 from ..revocations import Revocations
 from ..rooms import Rooms
 from ..sessions import Sessions
@@ -74,10 +75,13 @@ def create_app(settings: Settings | None = None, *, token_verifier: TokenVerifie
         if bus is not None:
             await bus.open()
             log.info("node_started", extra={"node": bus.node})
-        journal = Journal(store, interval_s=chosen.journal_interval_s, bytes_max=chosen.unstored_bytes_max)
-        load = Load(chosen, limits)
+        metrics = Metrics()
+        journal = Journal(
+            store, interval_s=chosen.journal_interval_s, bytes_max=chosen.unstored_bytes_max, metrics=metrics
+        )
+        load = Load(chosen, limits, metrics)
         box = _make_box(chosen, store)
-        rooms = Rooms(store, journal, chosen, bus, box, load, archiving)
+        rooms = Rooms(store, journal, chosen, bus, box, load, archiving, metrics)
         revocations = Revocations(store, rooms.nodes, leeway_s=chosen.jwt_leeway_s)
         await revocations.open()
         if verifier is not None:
@@ -92,6 +96,7 @@ def create_app(settings: Settings | None = None, *, token_verifier: TokenVerifie
             readiness=Readiness(store, journal, bus, load),
             limits=limits,
             load=load,
+            metrics=metrics,
             going_back=GoingBack(rooms),
         )
         journaling = _start(journal.run(), "journal")

@@ -9,6 +9,7 @@ from ..archiving import Archiving
 from ..going_back import GoingBack
 from ..limits import Limits
 from ..load import Load
+from ..metrics import Metrics
 from ..revocations import Revocations
 from ..rooms import Rooms
 from ..sessions import Sessions
@@ -29,6 +30,7 @@ class Parts:
     readiness: Readiness
     limits: Limits
     load: Load
+    metrics: Metrics
     going_back: GoingBack
     showing: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(1))
     """Held by whoever shows a document's content."""

@@ -122,10 +122,12 @@ class SyncEndpoint:
         except DocumentGone as error:
             # A browser can't see why it is refused, and this it has to know: it may throw its copy away.
             code = error.close_code
+            parts.metrics.note_refusal(error)
             log.info("connection_refused", extra={"code": code, "error": str(error)})
             await send(accept)
             await send({"type": "websocket.close", "code": code, "reason": error.reason})
         except SyncError as error:
+            parts.metrics.note_refusal(error)
             log.info("connection_refused", extra={"status": error.status, "error": str(error)})
             await _refuse(scope, send, error)
             return
@@ -154,6 +156,7 @@ class SyncEndpoint:
             outbox_bytes_max=self._settings.outbox_bytes_max,
             now=joined_at,
             session=session,
+            metrics=parts.metrics,
         )
         renewal = Renewal(parts, connection, credentials)
         writer = asyncio.create_task(connection.run(room.catch_up))
@@ -161,6 +164,7 @@ class SyncEndpoint:
         try:
             room.join(connection)
             parts.sessions.enter(connection, room, address=self._address(scope))
+            parts.metrics.connections_opened += 1
             log.info("connection_opened", extra={"room": room.name, "connection": connection.id, "user": session.user})
             code = await _read(room, connection, receive, parts.load)
         finally:
@@ -172,6 +176,7 @@ class SyncEndpoint:
             with contextlib.suppress(asyncio.CancelledError):
                 await writer
             code = connection.closing[0] if connection.closing else code
+            parts.metrics.note_close(code)
             log.info(
                 "connection_closed",
                 extra={
@@ -237,7 +242,7 @@ async def _read(room: Room, connection: Connection, receive: Receive, load: Load
             await asyncio.sleep(0)
             busy_s = 0.0
         message = await receive()
-        received_at = loop.time()
+        received_at = connection.received_at = loop.time()
         if message["type"] == "websocket.disconnect":
             return int(message.get("code", 1005))
         frame = message.get("bytes")
