@@ -148,6 +148,16 @@ LEFT JOIN (
 ) AS t ON true
 """
 
+# Leaves nothing behind in tables, and yet fails if an append would. What outgrows `work_mem` goes to a file beside the
+# tables, so a full disk is noticed that the log, whose files are there beforehand, would notice last. The message goes
+# through the log, to the disk and to synchronous standbys, as any commit. Nobody reads it.
+_WRITE_NOTHING: Final = """
+BEGIN; SET LOCAL work_mem = '64kB';
+SELECT count(*) FROM generate_series(1, 10000);
+SELECT pg_logical_emit_message(true, 'crdt_sync', 'check'::text);
+COMMIT
+"""
+
 _STATS: Final = """
 SELECT name, head_seq, coalesce(rows, 0) AS rows, coalesce(log_bytes, 0)::bigint AS log_bytes,
     coalesce(s.seq, 0) AS snapshot_seq,
@@ -223,12 +233,14 @@ class PostgresStore:
             await self._primary.close()
 
     async def check(self) -> None:
-        """See `Store.check`. Whether there is room on the disk shows only when something is appended."""
+        """See `Store.check`."""
         link = self._primary
-        async with link.connection("read", "check") as connection, link.statement(connection):
-            read_only = await connection.fetchval(_CHECK)
-        if read_only == "on":
-            raise StoreUnavailable(f"{self.describe()} is read-only")
+        async with link.connection("read", "check") as connection:
+            async with link.statement(connection):
+                read_only = await connection.fetchval(_CHECK)
+            if read_only == "on":
+                raise StoreUnavailable(f"{self.describe()} is read-only")
+            await connection.execute(_WRITE_NOTHING)
 
     async def facts(self) -> Facts:
         """See `Store.facts`. Settings are PostgreSQL's own, with `connections` (how many it has), `pooled`, `standby`."""

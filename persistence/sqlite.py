@@ -142,8 +142,10 @@ class SqliteStore:
         """See `Store.check`."""
 
         def write_nothing() -> None:
-            with self._writer.transaction("check", "BEGIN IMMEDIATE"):
-                pass
+            with self._writer.transaction("check", "BEGIN IMMEDIATE") as connection:
+                # Is written even if it is the same: a page of the log, flushed to the disk like that of an append.
+                version = connection.execute("PRAGMA user_version").fetchone()[0]
+                connection.execute(f"PRAGMA user_version = {version}")
 
         await self._run(0, write_nothing)
 

@@ -344,7 +344,7 @@ class Store(Protocol):
         """Let running calls finish, then let go. Does nothing if closed. Later calls raise `StoreUnavailable`."""
 
     async def check(self) -> None:
-        """Return if an append would work now, as far as that can be told without one; raise otherwise."""
+        """Return if an append would work now; raise otherwise. Writes as an append does, and changes nothing."""
 
     async def facts(self) -> Facts:
         """Tell what it is and how it is set up."""

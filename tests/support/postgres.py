@@ -111,9 +111,14 @@ class PostgresServer(Service):
         )
         return copy
 
-    def limit_files(self, size: int | None) -> None:
-        """Have the disk be full, as its processes see it, where a file would grow beyond `size` bytes; None: no more."""
-        for pid in (self.pid, *descendants(self.pid)):
+    def limit_files(self, size: int | None, *, pids: Sequence[int] | None = None) -> None:
+        """Have the disk be full, as its processes see it, where a file would grow beyond `size` bytes; None: no more.
+
+        Args:
+            size: In bytes.
+            pids: Which processes; all, if not given.
+        """
+        for pid in pids or (self.pid, *descendants(self.pid)):
             limit = "unlimited" if size is None else size
             with contextlib.suppress(AssertionError):  # a backend may have ended by now
                 run(

@@ -787,6 +787,31 @@ async def test_a_disk_that_is_full_costs_time_only() -> None:
             assert (await store.load("big")).head_seq > 2, "it wasn't full from the start"
 
 
+async def test_the_check_notices_a_full_disk_before_an_edit_comes(own_postgres: PostgresServer) -> None:
+    url = own_postgres.create_database()
+    async with opened(url) as store:
+        await store.check()
+        backends = execute(
+            url, "SELECT pid FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()"
+        )
+        own_postgres.limit_files(65536, pids=[pid for (pid,) in backends])
+
+        with pytest.raises(StoreUnavailable, match="check failed: could not write to file"):
+            await store.check()
+
+        await store.check()  # by a connection for which the disk isn't full
+        assert await store.append([entry("x", b"1")]) == [1]
+
+
+async def test_the_check_goes_through_the_log_as_an_append_does(postgres_url: str) -> None:
+    async with opened(postgres_url) as store:
+        ((before,),) = execute(postgres_url, "SELECT pg_current_wal_flush_lsn() - '0/0'")
+        await store.check()
+        ((after,),) = execute(postgres_url, "SELECT pg_current_wal_flush_lsn() - '0/0'")
+
+    assert after > before
+
+
 async def test_a_table_that_was_dropped_is_not_replaced_by_an_empty_one(postgres_url: str) -> None:
     async with opened(postgres_url) as store:
         await store.append([entry("x", b"1")])

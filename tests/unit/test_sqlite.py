@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import resource
 import signal
 import sqlite3
 import subprocess
@@ -381,6 +382,24 @@ def unlink(path: Path) -> None:
 def replace(path: Path) -> None:
     path.rename(path.with_suffix(".old"))
     path.write_bytes(path.with_suffix(".old").read_bytes())
+
+
+async def test_the_check_notices_a_full_disk(store: SqliteStore, path: Path) -> None:
+    await store.append([entry("x", b"a")])
+    full = Path(f"{path}-wal").stat().st_size
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    await store.check()
+    resource.setrlimit(resource.RLIMIT_FSIZE, (full, hard))
+    try:
+        with pytest.raises(StoreUnavailable, match="check failed"):
+            await store.check()
+        with pytest.raises(StoreUnavailable):
+            await store.append([entry("x", b"b")])
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+    await store.check()
+    assert await store.append([entry("x", b"b")]) == [2]
 
 
 @pytest.mark.parametrize("suffix", ["", "-wal"])
