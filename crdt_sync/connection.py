@@ -257,8 +257,11 @@ class Connection:
         self._task = asyncio.current_task()
         try:
             while self.closing is None:
+                frame = self._next()
                 try:
-                    frame = self._next() or await self._next_made(catch_up)
+                    if frame is None and self._has_to_make:
+                        await self._make(catch_up)
+                        continue
                 except SyncError as error:
                     self.close(error.close_code, error.reason)
                     continue
@@ -267,8 +270,6 @@ class Connection:
                     log.exception("catch_up_failed", extra={"connection": self.id})
                     self.close(SyncError.close_code, SyncError.reason)
                     continue
-                if self.closing is not None:
-                    break
                 if frame is None:
                     self._sending = False
                     self._wake.clear()
@@ -289,29 +290,33 @@ class Connection:
             if self._deadline is not None:
                 self._deadline.cancel()
 
-    def _next(self) -> bytes | None:
-        """What goes before all that has to be made first."""
-        first = self._notices or self._catching_up
-        return self._counted(first.popleft()) if first else None
+    @property
+    def _has_to_make(self) -> bool:
+        return self.asked or self.asked_who or self.behind
 
-    async def _next_made(self, catch_up: CatchUp) -> bytes | None:
-        if self.asked or self.asked_who or self.behind:
-            wants = Wants(self.had, self.asked, self.asked_who, self.behind)
-            # Before it is made: what is relayed from now on may not be in it.
-            self.asked = self.asked_who = self.behind = False
-            self._metrics.outbox_heals += wants.behind
-            self._making = True
-            try:
-                self._catching_up.extend(await catch_up(wants))
-            finally:
-                self._making = False
-            self.synced = self.synced or wants.step_2
-            if self._catching_up:
-                return self._next()
+    def _next(self) -> bytes | None:
+        """What goes next; None if there is nothing, or if something has to be made before."""
+        first = self._notices or self._catching_up
+        if first:
+            return self._counted(first.popleft())
+        if self._has_to_make:
+            return None
         if self._confirms:
             self._confirms_owed -= 1
             return self._counted(self._confirms.popleft())
         return self._outbox.take() if self._outbox else None
+
+    async def _make(self, catch_up: CatchUp) -> None:
+        wants = Wants(self.had, self.asked, self.asked_who, self.behind)
+        # Before it is made: what is relayed from now on may not be in it.
+        self.asked = self.asked_who = self.behind = False
+        self._metrics.outbox_heals += wants.behind
+        self._making = True
+        try:
+            self._catching_up.extend(await catch_up(wants))
+        finally:
+            self._making = False
+        self.synced = self.synced or wants.step_2
 
     def _counted(self, frame: bytes) -> bytes:
         self._metrics.sent.count(kind_of(frame), len(frame))

@@ -26,8 +26,8 @@ UPDATE_BYTES = 100
 BATCH_BYTES = 4 << 20
 
 RETRY_S_MIN = 0.1
-# Below the 3 s in which a recovery has to be complete.
-RETRY_S_MAX = 2.0
+# `/ready` says that the store is back within 2 s, and a recovery has to be complete within 3 s.
+RETRY_S_MAX = 1.0
 
 
 class Log(Protocol):

@@ -145,6 +145,13 @@ class Limits:
         self._reported: Counter[str] = Counter()
         self._examples: dict[str, str] = {}
 
+    @property
+    def full(self) -> str | None:
+        """Why nobody more has a place; None as long as somebody has."""
+        if self.connections < self.capacity.connections:
+            return None
+        return f"{self.connections} clients are connected, as many as there may be"
+
     def place(self, address: str) -> "Place":
         """A place for a client from this address. Leave it when the client is gone: use it with `with`.
 

@@ -7,6 +7,7 @@ but handed to `snapshot`. A snapshot is plain data, so that one process can tell
 Nothing here names a room or a user. The registry is made for each answer: the global one may be an application's own.
 """
 
+import logging
 from bisect import bisect_left
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -114,7 +115,6 @@ DEFINITIONS = (
     Definition("bus_up", "gauge", "1 if Redis can be reached, 0 if not: edits of other nodes come late. Missing without Redis."),
     Definition("bus_lag_seconds", "histogram", "Seconds from publishing to hearing it oneself, once a second.", bounds=SLOW_S),
     Definition("bus_gaps_repaired_total", "counter", "Times that messages were missed, and found in Redis' log."),
-    Definition("bus_dropped_total", "counter", "Messages to other nodes that couldn't be sent. They are made up for."),
     Definition("load_level", "gauge", "0 calm, 1 takes nobody more, 2 passes on awareness less often, 3 slows writers."),
     Definition("memory_bytes", "gauge", "Bytes of memory that the process occupies."),
     Definition("cpu_seconds_total", "counter", "Seconds of CPU time that the process has used, all threads."),
@@ -232,6 +232,29 @@ class Metrics:
         samples += [Sample("closes_total", (code,), count) for code, count in self.closes.items()]
         samples += [Sample("refusals_total", (reason,), count) for reason, count in self.refusals.items()]
         return samples
+
+
+class ErrorCounter(logging.Handler):
+    """Counts lines logged at ERROR or above, in the place where an application has its lines go: if it has configured
+    none, Python's last resort would no longer print any.
+    """
+
+    def __init__(self, metrics: Metrics) -> None:
+        super().__init__(logging.ERROR)
+        self._metrics = metrics
+
+    def attach(self) -> None:
+        """Begin."""
+        if logging.root.handlers:
+            logging.root.addHandler(self)
+
+    def detach(self) -> None:
+        """End."""
+        logging.root.removeHandler(self)
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """See `logging.Handler`."""
+        self._metrics.server_errors += 1
 
 
 def render(snapshots: Mapping[str, Iterable[Sample]], accept: str) -> tuple[bytes, str]:

@@ -10,8 +10,10 @@ import os
 import resource
 import socket
 import sys
-from collections.abc import Callable, Iterator
+import tempfile
+from collections.abc import AsyncIterator, Callable, Iterator
 from importlib.metadata import version
+from pathlib import Path
 from typing import Any, cast
 
 import uvicorn
@@ -25,9 +27,12 @@ from .bus import InvalidBusUrl, open_bus
 from .commands import CommandFailed
 from .document import Document
 from .gateway.app import create_app
+from .gateway.probes import Probes
 from .keys import configured_verifier
 from .limits import Capacity, Limits
+from .ops_port import ops_port
 from .settings import Settings
+from .siblings import Siblings
 from .stores import make_store, open_when_reachable
 from .transport import WebSocketProtocol
 from .workers import Workers
@@ -53,24 +58,45 @@ def serve(settings: Settings) -> bool:
     logs.configure(settings.log_level)
     guarded = _check_guarded(settings)
     stored = asyncio.run(_check_store(settings))
-    with _listen(settings) as listener:
+    with contextlib.ExitStack() as stack:
+        listener = stack.enter_context(_listen(settings.host, settings.port))
+        ops = None
+        if settings.ops_port is not None:
+            ops = stack.enter_context(_listen(settings.ops_host, settings.ops_port, "CRDT_SYNC_OPS_PORT"))
+            log.info("ops_port", extra={"host": settings.ops_host, "port": ops.getsockname()[1]})
         banner = _banner(settings, listener.getsockname()[1], stored, guarded)
         if settings.workers == 1:
-            return run_node(settings, listener, banner)
+            return run_node(settings, listener, banner, ops=ops)
         print(banner, file=sys.stderr, flush=True)
-        return Workers(settings.workers, run_worker, (settings, listener)).run()
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="crdt-sync-")))
+        return Workers(settings.workers, run_worker, (settings, listener, ops, folder)).run()
 
 
-def run_worker(settings: Settings, listener: socket.socket) -> bool:
-    """Be one of several processes on a port."""
+def run_worker(settings: Settings, listener: socket.socket, ops: socket.socket | None, folder: Path) -> bool:
+    """Be one of several processes on a port.
+
+    Args:
+        settings: Theirs.
+        listener: Listens.
+        ops: Listens for who looks after the server, if that has a port of its own.
+        folder: Where they meet.
+    """
     os.environ.setdefault("RUST_BACKTRACE", "0")
     logs.configure(settings.log_level)
-    return run_node(settings, listener, None)
+    return run_node(settings, listener, None, ops=ops, siblings=Siblings(folder, settings.workers))
 
 
-def run_node(settings: Settings, listener: socket.socket, banner: str | None) -> bool:
+def run_node(
+    settings: Settings,
+    listener: socket.socket,
+    banner: str | None,
+    *,
+    ops: socket.socket | None = None,
+    siblings: Siblings | None = None,
+) -> bool:
     """Run one node on a socket that listens, until a signal ends it; returns whether everything is stored."""
     app = create_app(settings)
+    app.state.siblings = siblings
     limits: Limits = app.state.limits
     limits.capacity = _capacity(settings)
     # Every option that matters is spelled out, so that an upgrade of uvicorn can't change it.
@@ -97,8 +123,19 @@ def run_node(settings: Settings, listener: socket.socket, banner: str | None) ->
         proxy_headers=False,
     )
     gc.collect()
-    _Server(config, listener, limits, banner).run(sockets=[])
+    _Server(config, listener, limits, banner, _aside(app.state.probes, ops, siblings)).run(sockets=[])
     return not app.state.unstored
+
+
+@contextlib.asynccontextmanager
+async def _aside(probes: Probes, ops: socket.socket | None, siblings: Siblings | None) -> AsyncIterator[None]:
+    """Answer who looks after the server, and siblings, inside the `with` block."""
+    async with contextlib.AsyncExitStack() as stack:
+        if siblings is not None:
+            await stack.enter_async_context(siblings.listening(probes.tell))
+        if ops is not None:
+            await stack.enter_async_context(ops_port(probes, ops))
+        yield
 
 
 def _warm_up() -> None:
@@ -111,12 +148,25 @@ def _warm_up() -> None:
 class _Server(uvicorn.Server):
     """uvicorn, but for accepting connections."""
 
-    def __init__(self, config: uvicorn.Config, listener: socket.socket, limits: Limits, banner: str | None) -> None:
+    def __init__(
+        self,
+        config: uvicorn.Config,
+        listener: socket.socket,
+        limits: Limits,
+        banner: str | None,
+        aside: contextlib.AbstractAsyncContextManager[None],
+    ) -> None:
         super().__init__(config)
+        self._aside = aside
         self._listener = listener
         self._limits = limits
         self._banner = banner
         self._accepting: asyncio.Task[None] | None = None
+
+    async def serve(self, sockets: list[socket.socket] | None = None) -> None:
+        # Before the store can be reached, and until everything else has ended.
+        async with self._aside:
+            await super().serve(sockets=sockets)
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets=sockets)
@@ -210,18 +260,22 @@ def _check_shared(settings: Settings, store: Store) -> None:
         raise CannotServe(f"{settings.workers} workers can't serve one port, since {why}.")
 
 
-def _listen(settings: Settings) -> socket.socket:
-    family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
+def _listen(host: str, port: int, setting: str | None = None) -> socket.socket:
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
     try:
-        listener = socket.create_server((settings.host, settings.port), family=family, backlog=BACKLOG)
+        listener = socket.create_server((host, port), family=family, backlog=BACKLOG)
         # Every connection inherits it. asyncio sees to it only where a socket names its protocol, which this one doesn't;
         # with Nagle's algorithm, the second of two small frames waits for up to 40 ms.
         listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         return listener
     except OSError as error:
         raise CannotServe(
-            f"Can't listen on {settings.host} port {settings.port}: {os.strerror(error.errno or 0)}. "
-            "Choose another with --host and --port (--port 0 takes a free one)."
+            f"Can't listen on {host} port {port}: {os.strerror(error.errno or 0)}. "
+            + (
+                f"Choose another with {setting}."
+                if setting
+                else "Choose another with --host and --port (--port 0 takes a free one)."
+            )
         ) from error
 
 

@@ -40,6 +40,18 @@ class Settings(BaseSettings):
 
     host: str = Field("127.0.0.1", description="The address to listen on.")
     port: int = Field(1234, ge=0, le=65535, description="The port to listen on; 0 takes a free one.")
+    ops_host: str = Field("127.0.0.1", description="The address to listen on for `CRDT_SYNC_OPS_PORT`.")
+    ops_port: int | None = Field(
+        None,
+        ge=0,
+        le=65535,
+        description="A port for `/health`, `/ready` and `/metrics`, which aren't found on the other one then. "
+        "It asks nobody who he is.",
+    )
+    metrics_token: SecretStr | None = Field(
+        None,
+        description="Who shows this as a bearer token may read `/metrics` from other machines. Others need an admin's token.",
+    )
     database_url: str = Field(
         "sqlite:///crdt-sync.db",
         repr=False,  # it may hold a password

@@ -155,6 +155,16 @@ def require(grant: Grant, room: str, right: Right) -> None:
         raise Forbidden(f"{right.name.lower()} in {room!r} is not granted")
 
 
+def require_everywhere(grant: Grant, right: Right) -> None:
+    """Check that a grant allows this in `*`, whatever it allows in rooms.
+
+    Raises:
+        Forbidden: It doesn't.
+    """
+    if (grant.rooms.get("*") or 0) < right:
+        raise Forbidden(f"{right.name.lower()} in '*' is not granted")
+
+
 def read_credentials(scope: Scope, room: str | None = None) -> Credentials:
     """Take out of a request what it shows: a bearer token in `Authorization`, as a subprotocol, or in the URL."""
     headers: dict[str, str] = {}

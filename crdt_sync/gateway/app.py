@@ -8,6 +8,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 from starlette.applications import Starlette
+from starlette.datastructures import State
 from starlette.middleware import Middleware
 from starlette.middleware.cors import CORSMiddleware
 from starlette.requests import Request
@@ -26,7 +27,7 @@ from ..keys import configured_verifier
 from ..limits import Limits
 from ..load import Load
 from ..logs import hide_queries
-from ..metrics import Metrics
+from ..metrics import ErrorCounter, Metrics
 from ..revocations import Revocations
 from ..rooms import Rooms
 from ..sessions import Sessions
@@ -34,8 +35,9 @@ from ..settings import InvalidSettings, Settings
 from ..stores import make_store, open_when_reachable
 from .access import Access, allowed_origins
 from .admin_page import AdminPage
-from .ops import Readiness, ready
+from .ops import Readiness
 from .parts import Parts
+from .probes import Probes
 from .routing import ApiEndpoint
 from .sync import SyncEndpoint
 
@@ -89,6 +91,8 @@ def create_app(settings: Settings | None = None, *, token_verifier: TokenVerifie
         app.state.parts = Parts(
             store=store,
             archiving=archiving,
+            bus=bus,
+            journal=journal,
             rooms=rooms,
             access=Access(token_verifier or verifier, chosen, revocations),
             sessions=Sessions(revocations),
@@ -100,6 +104,8 @@ def create_app(settings: Settings | None = None, *, token_verifier: TokenVerifie
             going_back=GoingBack(rooms),
         )
         journaling = _start(journal.run(), "journal")
+        counting = ErrorCounter(metrics)
+        counting.attach()
         looking_after = [
             _start(rooms.run(), "rooms"),
             _start(revocations.run(), "revocations"),
@@ -121,13 +127,16 @@ def create_app(settings: Settings | None = None, *, token_verifier: TokenVerifie
                 await bus.close()
             await store.close()
             await archiving.close()
+            counting.detach()
             if box is not None:
                 box.close()
 
+    state = State()
+    probes = Probes(chosen, state)
     app = Starlette(
         routes=[
             Route("/", _welcome),
-            Route("/ready", ready),
+            *probes.routes_beside_rooms(),
             Route("/api/{path:path}", ApiEndpoint(chosen).answer, methods=API_METHODS, middleware=[_cors(chosen)]),
             Route("/admin", admin_page.answer),
             Route("/admin/{name:path}", admin_page.answer),
@@ -136,6 +145,8 @@ def create_app(settings: Settings | None = None, *, token_verifier: TokenVerifie
         ],
         lifespan=lifespan,
     )
+    app.state = state
+    app.state.probes = probes
     app.state.unstored = []
     app.state.limits = limits
     return app

@@ -10,10 +10,10 @@ from starlette.responses import Response
 
 from auth import Grant, Right
 
-from ..errors import DocumentGone, Forbidden, MessageTooBig
+from ..errors import DocumentGone, MessageTooBig
 from ..formats import FORMATS, show
 from ..settings import Settings
-from .access import require
+from .access import require, require_everywhere
 from .parts import Parts
 from .problems import Problem
 
@@ -104,8 +104,8 @@ def authorize(operation: Operation, grant: Grant, values: dict[str, str]) -> Non
         return
     if "room" in values:
         require(grant, values["room"], operation.right)
-    elif (grant.rooms.get("*") or 0) < operation.right:
-        raise Forbidden(f"{operation.right.name.lower()} in '*' is not granted")
+    else:
+        require_everywhere(grant, operation.right)
 
 
 async def head_seq_of(call: Call) -> int:

@@ -2,9 +2,6 @@
 
 import asyncio
 
-from starlette.requests import Request
-from starlette.responses import JSONResponse
-
 from persistence import Store, StoreError
 
 from ..bus import Bus
@@ -15,6 +12,8 @@ from ..load import Load
 CHECK_TIMEOUT_S = 1.0
 # However often it is asked for, the store is checked no more often than this.
 CHECK_INTERVAL_S = 0.5
+# An edit is stored within a fraction of a second, a large batch of them by a slow store within some.
+BACKLOG_AGE_S_MAX = 5.0
 
 
 class Readiness:
@@ -24,7 +23,7 @@ class Readiness:
         store: Checked when somebody asks.
         journal: Knows whether what arrived is being stored.
         bus: The way to other nodes, if there is one.
-        load: Whether the node can keep up.
+        load: Whether the node can keep up, and has places for clients.
     """
 
     def __init__(self, store: Store, journal: Journal, bus: Bus | None = None, load: Load | None = None) -> None:
@@ -32,24 +31,33 @@ class Readiness:
         self._journal = journal
         self._bus = bus
         self._load = load
+        self.draining = False
+        """Whether this node is going away."""
         self._check: asyncio.Task[str | None] | None = None
         self._checked_at = float("-inf")
 
     async def problems(self) -> dict[str, str]:
         """By part, why this node shouldn't get traffic; empty if it should."""
         found = {"store": await self._store_problem(), "journal": self._journal_problem()}
+        if self._load is not None:
+            found["connections"] = self._load.limits.full
+            found["load"] = self._load.problem
+        if self.draining:
+            found["draining"] = "this node is going away"
         return {part: problem for part, problem in found.items() if problem is not None}
 
     def warnings(self) -> dict[str, str]:
         """By part, what is wrong but no reason to send nobody here: without the bus, edits are stored all the same."""
-        parts = {"bus": self._bus, "load": self._load}
-        found = {name: part.problem for name, part in parts.items() if part is not None}
-        return {part: problem for part, problem in found.items() if problem is not None}
+        problem = self._bus.problem if self._bus is not None else None
+        return {"bus": problem} if problem is not None else {}
 
     def _journal_problem(self) -> str | None:
+        now = asyncio.get_running_loop().time()
         since = self._journal.failing_since
         if since is not None:
-            return f"nothing could be stored for {asyncio.get_running_loop().time() - since:.1f} s"
+            return f"nothing could be stored for {now - since:.1f} s"
+        if (age_s := self._journal.backlog_age_s(now=now)) > BACKLOG_AGE_S_MAX:
+            return f"an edit has been waiting for {age_s:.1f} s to be stored"
         if self._journal.unstored_bytes > self._journal.bytes_max / 2:
             return f"{self._journal.unstored_bytes} bytes wait to be stored"
         return None
@@ -72,11 +80,3 @@ class Readiness:
         finally:
             self._checked_at = asyncio.get_running_loop().time()
         return None
-
-
-async def ready(request: Request) -> JSONResponse:
-    """`GET /ready`: 200, or 503 with the reason per part."""
-    readiness: Readiness = request.app.state.parts.readiness
-    problems = await readiness.problems()
-    answer = {"ready": not problems, "problems": problems, "warnings": readiness.warnings()}
-    return JSONResponse(answer, status_code=503 if problems else 200)

@@ -6,7 +6,9 @@ from dataclasses import dataclass, field
 from persistence import Store
 
 from ..archiving import Archiving
+from ..bus import Bus
 from ..going_back import GoingBack
+from ..journal import Journal
 from ..limits import Limits
 from ..load import Load
 from ..metrics import Metrics
@@ -23,6 +25,8 @@ class Parts:
 
     store: Store
     archiving: Archiving
+    bus: Bus | None
+    journal: Journal
     rooms: Rooms
     access: Access
     sessions: Sessions

@@ -36,6 +36,7 @@ class ApiEndpoint:
         except Problem as problem:
             return problem.response()
         except SyncError as error:
+            request.app.state.parts.metrics.note_refusal(error)
             log.info("request_refused", extra={"status": error.status, "error": str(error)})
             return problem_of(error).response()
         except ArchiveUnavailable as error:
@@ -43,6 +44,7 @@ class ApiEndpoint:
             detail = "this version is in the archive, which can't be reached; what isn't archived can be read. The server's log says why"
             return Problem(503, "archive unavailable", detail, headers={"retry-after": "30"}).response()
         except StoreError as error:
+            request.app.state.parts.metrics.store_errors += 1
             log.error("request_failed", extra={"error": str(error)})
             return Problem(503, "store unavailable", headers={"retry-after": "5"}).response()
         except Exception:

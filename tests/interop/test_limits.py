@@ -17,6 +17,7 @@ import pycrdt
 import pytest
 
 from crdt_sync.lib0 import write_var_bytes
+from tests.support.cluster import readiness
 from tests.support.editor import Editor
 from tests.support.raw import BINARY, CLOSE, PING, TEXT, Closed, RawClient, Refused, frame
 from tests.support.server import ServerProcess
@@ -141,9 +142,9 @@ async def test_a_node_that_is_short_of_memory_takes_nobody_more_and_says_so(tmp_
         await until(lambda: "load_level" in server.log)
 
         assert await refusal(server) == (503, "10", b"server busy\n")
-        ready = await asyncio.to_thread(get_json, server, "/ready")
-        assert ready["ready"] is True
-        assert "new joins are refused" in ready["warnings"]["load"]
+        status, ready = await readiness(server)
+        assert (status, list(ready["problems"])) == (503, ["load"])
+        assert "new joins are refused" in ready["problems"]["load"]
 
 
 # ---------------------------------------------------------------------------------------------- handshakes

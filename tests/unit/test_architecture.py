@@ -14,7 +14,7 @@ PACKAGES = ("auth", "persistence", "crdt_sync")
 
 # A module imports only from rows above its own.
 ROWS: tuple[frozenset[str], ...] = (
-    frozenset({"errors", "logs", "moments", "pacing", "settings"}),
+    frozenset({"errors", "logs", "moments", "pacing", "settings", "siblings"}),
     frozenset(
         {"archiving", "blackbox", "bus.__init__", "crowd", "keys", "lib0", "limits", "ranges", "retention", "stores"}
     ),
@@ -80,13 +80,15 @@ ROWS: tuple[frozenset[str], ...] = (
     frozenset({"going_back"}),
     frozenset({"gateway.access", "gateway.client_address", "gateway.cooldown", "gateway.ops", "gateway.problems"}),
     frozenset({"gateway.parts"}),
-    frozenset({"gateway.admin_page", "gateway.calls", "gateway.sync"}),
+    frozenset({"gateway.admin_page", "gateway.calls", "gateway.readings", "gateway.sync"}),
+    frozenset({"gateway.probes"}),
     frozenset({"gateway.api", "gateway.past_api", "gateway.verify_api"}),
     frozenset({"gateway.operations"}),
     frozenset({"gateway.openapi"}),
     frozenset({"gateway.routing"}),
     frozenset({"gateway.app"}),
     frozenset({"accepting", "admin", "checkups", "commands", "store_copy", "tables", "transport"}),
+    frozenset({"ops_port"}),
     frozenset({"admin_api", "admin_store", "past_options", "past_reports", "room_reports", "serve", "store_reports"}),
     frozenset({"admins", "examining"}),
     frozenset({"calling"}),
@@ -117,14 +119,14 @@ HOMES = {
         "crdt_sync.gateway.api",
         "crdt_sync.gateway.app",
         "crdt_sync.gateway.calls",
-        "crdt_sync.gateway.ops",
+        "crdt_sync.gateway.probes",
         "crdt_sync.gateway.past_api",
         "crdt_sync.gateway.problems",
         "crdt_sync.gateway.routing",
         "crdt_sync.gateway.sync",
         "crdt_sync.gateway.verify_api",
     },
-    "uvicorn": {"crdt_sync.accepting", "crdt_sync.serve", "crdt_sync.transport"},
+    "uvicorn": {"crdt_sync.accepting", "crdt_sync.ops_port", "crdt_sync.serve", "crdt_sync.transport"},
     "h11": {"crdt_sync.accepting"},
     "redis": {"crdt_sync.bus.redis_link"},
     "prometheus_client": {"crdt_sync.metrics"},

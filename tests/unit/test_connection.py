@@ -4,9 +4,10 @@ import asyncio
 
 import pytest
 
-from crdt_sync.connection import CLOSE_TIMEOUT_S, CONFIRMS_MAX, Connection, Outbox, Wants
+from crdt_sync.connection import CLOSE_TIMEOUT_S, CONFIRMS_MAX, Connection, Outbox, Timed, Wants
 from crdt_sync.errors import DocumentBroken, SlowReader, StoreBehind
-from crdt_sync.protocol import encode_confirm
+from crdt_sync.metrics import Metrics
+from crdt_sync.protocol import KINDS, encode_confirm
 from tests.support.fakes import FakeTransport, in_virtual_time, turns
 
 
@@ -20,9 +21,10 @@ class Line:
     """A connection that runs."""
 
     def __init__(self, *, window: int | None = None, outbox_bytes_max: int = 100) -> None:
+        self.metrics = Metrics()
         self.transport = FakeTransport(window=window)
         now = asyncio.get_running_loop().time()
-        self.connection = Connection(self.transport, outbox_bytes_max=outbox_bytes_max, now=now)
+        self.connection = Connection(self.transport, outbox_bytes_max=outbox_bytes_max, now=now, metrics=self.metrics)
         self.task = asyncio.create_task(self.connection.run(difference))
 
 
@@ -339,3 +341,64 @@ async def test_a_client_is_idle_only_when_nothing_waits_for_it() -> None:
     await turns()
 
     assert [*idle, line.connection.idle] == [True, False, False, True]
+
+
+@in_virtual_time
+async def test_a_client_that_falls_behind_is_counted_with_what_it_is_not_sent_and_when_it_has_caught_up() -> None:
+    line = Line(window=0)
+    taken = [line.connection.relay(b"x" * 40) for _ in range(2)]
+    await turns()
+    too_much = [line.connection.relay(b"x" * 40) for _ in range(4)]
+    behind = line.metrics.outbox_drops, line.metrics.outbox_dropped_messages, line.metrics.outbox_heals
+    line.transport.resume()
+    await turns()
+
+    assert (taken, too_much) == ([True, True], [True, False, False, False])
+    # One is being sent.
+    assert behind == (1, 2, 0)
+    assert line.metrics.outbox_heals == 1
+
+
+@in_virtual_time
+async def test_what_waits_for_a_client_that_is_closed_or_lost_is_counted_as_dropped() -> None:
+    closed, lost = Line(window=0), Line(window=0)
+    for line in (closed, lost):
+        for _ in range(3):
+            line.connection.relay(b"x")
+        await turns()
+
+    closed.connection.close(1012, "bye")
+    lost.task.cancel()
+    await turns()
+
+    assert (closed.metrics.outbox_dropped_messages, lost.metrics.outbox_dropped_messages) == (2, 2)
+    assert closed.metrics.outbox_drops == 0
+
+
+@in_virtual_time
+async def test_answers_and_notices_are_counted_when_they_are_sent() -> None:
+    line = Line()
+    line.connection.notify(b"\x00\x00\x01\x00")
+    line.connection.expect_confirm()
+    line.connection.confirm(b"c")
+    await turns()
+
+    sent = line.metrics.sent
+    assert dict(zip(KINDS, sent.messages, strict=True)) == {**dict.fromkeys(KINDS, 0), "sync_step_1": 1, "confirm": 1}
+    assert sum(sent.size) == sum(map(len, line.transport.frames))
+
+
+@in_virtual_time
+async def test_a_timed_frame_shows_how_long_it_took_to_be_sent() -> None:
+    line = Line(window=0)
+    line.connection.relay(b"before")
+    await turns()
+    frame = Timed(b"x")
+    frame.received_at = asyncio.get_running_loop().time()
+    line.connection.relay(frame)
+    await asyncio.sleep(2)
+    line.transport.resume()
+    await turns()
+
+    assert line.transport.frames == [b"before", b"x"]
+    assert (sum(line.metrics.delivery_seconds.counts), line.metrics.delivery_seconds.sum) == (1, 2.0)

@@ -6,6 +6,7 @@ from pathlib import Path
 import crdt_sync
 from crdt_sync import Settings
 from crdt_sync import errors as all_errors
+from crdt_sync.metrics import DEFINITIONS
 
 DOCS = Path(__file__).parents[2] / "docs"
 
@@ -57,3 +58,22 @@ def test_links_between_pages_lead_somewhere() -> None:
     for page in [*DOCS.rglob("*.md"), DOCS.parent / "README.md", DOCS.parent / "CHANGELOG.md"]:
         for target in re.findall(r"\]\(([^)#:]+)(?:#[^)]*)?\)", page.read_text()):
             assert (page.parent / target).exists(), f"{page.name}: {target}"
+
+
+def test_metrics_page_lists_every_metric() -> None:
+    page = (DOCS / "reference/metrics.md").read_text()
+
+    listed = re.findall(r"^\| `crdt_sync_(\w+)` \| (\w+) \| ([^|]*) \| (.+) \|$", page, re.MULTILINE)
+
+    assert listed == [
+        (one.name, one.type, ", ".join(f"`{label}`" for label in one.labels), one.help) for one in DEFINITIONS
+    ]
+
+
+def test_pages_name_only_metrics_that_there_are() -> None:
+    known = {one.name for one in DEFINITIONS}
+    known |= {f"{one.name}_{part}" for one in DEFINITIONS if one.bounds for part in ("bucket", "count", "sum")}
+
+    for page in DOCS.rglob("*.md"):
+        code = "\n".join(re.findall(r"```promql\n(.*?)```", page.read_text(), re.DOTALL))
+        assert set(re.findall(r"crdt_sync_(\w+)", code)) <= known, page.name

@@ -7,6 +7,8 @@ import pytest
 
 from crdt_sync.gateway.ops import CHECK_INTERVAL_S, Readiness
 from crdt_sync.journal import Journal
+from crdt_sync.limits import Limits
+from crdt_sync.load import Load, Sample
 from crdt_sync.settings import Settings
 from crdt_sync.stores import make_store, open_when_reachable
 from persistence import StoreUnavailable, StoreUnusable
@@ -149,3 +151,79 @@ async def test_many_who_ask_at_once_cost_one_check() -> None:
     await asyncio.gather(*(made.readiness.problems() for _ in range(100)))
 
     assert made.store.calls["check"] == 1
+
+
+@in_virtual_time
+async def test_a_node_that_can_take_nobody_more_is_not_ready() -> None:
+    made = Checking()
+    await made.store.open()
+    settings = Settings(connections_max=1, load_memory_max=0.5, memory_bytes_max=1 << 20)
+    limits = Limits(settings)
+    load = Load(settings, limits)
+    readiness = Readiness(made.store, made.journal, load=load)
+    at_first = await readiness.problems()
+    with limits.place("192.0.2.1"):
+        full = await readiness.problems()
+    again = await readiness.problems()
+    load.look(Sample(0.0, 0.0, 1 << 20))
+    busy = await readiness.problems()
+
+    assert (at_first, again) == ({}, {})
+    assert full == {"connections": "1 clients are connected, as many as there may be"}
+    assert list(busy) == ["load"]
+    assert "new joins are refused" in busy["load"]
+
+
+@in_virtual_time
+async def test_a_node_that_goes_away_is_not_ready() -> None:
+    made = Checking()
+    await made.store.open()
+
+    made.readiness.draining = True
+
+    assert await made.problems() == {"draining": "this node is going away"}
+
+
+@in_virtual_time
+async def test_a_commit_that_does_not_end_makes_a_node_unready() -> None:
+    """The check may pass all the same: it takes another connection."""
+    made = Checking()
+    await made.store.open()
+    made.store.hold("append")
+    task = asyncio.create_task(made.journal.run())
+    made.journal.add(Nobody(), b"x")
+    await asyncio.sleep(4)
+    soon = await made.problems()
+    await asyncio.sleep(2)
+    late = await made.problems()
+    made.store.let_go("append")
+    await asyncio.sleep(1)
+    after = await made.problems()
+    task.cancel()
+
+    assert (soon, after) == ({}, {})
+    assert late == {"journal": "an edit has been waiting for 7.0 s to be stored"}
+
+
+@in_virtual_time
+async def test_a_store_that_is_back_is_used_again_within_a_second() -> None:
+    made = Checking()
+    await made.store.open()
+    made.store.fail("append")
+    task = asyncio.create_task(made.journal.run())
+    made.journal.add(Nobody(), b"x")
+    await asyncio.sleep(30)
+    made.store.recover()
+    await asyncio.sleep(1.5)
+
+    assert await made.problems() == {}
+    task.cancel()
+
+
+class Nobody:
+    """Whose update it is doesn't matter."""
+
+    name = "room"
+
+    def stored(self, seq: int, count: int) -> None:
+        """See `journal.Log`."""
