@@ -105,7 +105,6 @@ class Follower:
     def __init__(self, name: str, bus: Bus, metrics: Metrics | None = None) -> None:
         self._metrics = metrics or Metrics()
         self.name = name
-        self.gaps_filled = 0
         self.ignored = 0
         """Messages that this version can't read, or whose content it doesn't take."""
         self._bus = bus
@@ -362,7 +361,9 @@ class Follower:
         await asyncio.sleep(REORDER_S)
         if not any(source.lacks for source in self._sources.values()):
             return
+        lacking = [source for source in self._sources.values() if source.lacks]
         await self._read_log()
+        self._metrics.bus_gaps_repaired += sum(not source.lacks for source in lacking)
         for node in dict.fromkeys(key[:NODE_BYTES] for key, source in self._sources.items() if source.lacks):
             self._ask(node)
 
@@ -374,8 +375,6 @@ class Follower:
         for one in kept:
             self._take(one.message)
             self._position = one.position
-        self.gaps_filled += bool(kept)
-        self._metrics.bus_gaps_repaired += bool(kept)
 
     async def _resync(self) -> None:
         await asyncio.sleep(random.uniform(0, RESYNC_SPREAD_S))
@@ -443,7 +442,9 @@ class Follower:
             # Nobody will say when these are stored.
             self._accept(room, update, adopt=True)
         # With that, everything up to the answer is here.
-        self._source_of(envelope).got_all_up_to(envelope.number)
+        source = self._source_of(envelope)
+        self._metrics.bus_gaps_repaired += source.lacks
+        source.got_all_up_to(envelope.number)
         self._asking.discard(envelope.node)
 
     # ------------------------------------------------------------------------------------------------- large

@@ -114,7 +114,7 @@ DEFINITIONS = (
     Definition("waiting_update_bytes", "gauge", "Bytes of memory that these take."),
     Definition("bus_up", "gauge", "1 if Redis can be reached, 0 if not: edits of other nodes come late. Missing without Redis."),
     Definition("bus_lag_seconds", "histogram", "Seconds from publishing to hearing it oneself, once a second.", bounds=SLOW_S),
-    Definition("bus_gaps_repaired_total", "counter", "Times that messages were missed, and found in Redis' log."),
+    Definition("bus_gaps_repaired_total", "counter", "Times that messages of a node were missed, and then found: in Redis' log, or by asking."),
     Definition("load_level", "gauge", "0 calm, 1 takes nobody more, 2 passes on awareness less often, 3 slows writers."),
     Definition("memory_bytes", "gauge", "Bytes of memory that the process occupies."),
     Definition("cpu_seconds_total", "counter", "Seconds of CPU time that the process has used, all threads."),

@@ -24,6 +24,7 @@ from crdt_sync.document import Document
 from crdt_sync.errors import SyncError
 from crdt_sync.journal import Journal
 from crdt_sync.lib0 import read_var_bytes, read_var_uint, write_var_bytes, write_var_uint
+from crdt_sync.metrics import Metrics
 from crdt_sync.protocol import (
     AWARENESS,
     CONFIRM,
@@ -499,6 +500,8 @@ class Node:
     ) -> None:
         self.settings = settings or quick_settings(**options)
         self.bus: MemoryBus | None = None
+        self.metrics = Metrics()
+        """Counted over all its lives."""
         self._make_bus = make_bus
         self.store = MoodyStore(store or MemoryStore())
         self.journal: Journal
@@ -510,12 +513,15 @@ class Node:
         await self.store.open()
         settings = self.settings
         self.journal = Journal(
-            self.store, interval_s=settings.journal_interval_s, bytes_max=settings.unstored_bytes_max
+            self.store,
+            interval_s=settings.journal_interval_s,
+            bytes_max=settings.unstored_bytes_max,
+            metrics=self.metrics,
         )
         if self._make_bus is not None:
             self.bus = self._make_bus()
             await self.bus.open()
-        self.rooms = Rooms(self.store, self.journal, settings, self.bus)
+        self.rooms = Rooms(self.store, self.journal, settings, self.bus, metrics=self.metrics)
         self._tasks = [asyncio.create_task(self.journal.run()), asyncio.create_task(self.rooms.run())]
         return self
 

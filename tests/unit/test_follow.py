@@ -133,6 +133,7 @@ async def test_a_message_that_is_lost_is_found_in_the_log_when_the_next_one_come
         await settle(bob)
 
         assert text_at(bob) == "lost found"
+        assert [node.metrics.bus_gaps_repaired for node in made.nodes] == [0, 1]
 
 
 @in_virtual_time
@@ -165,6 +166,7 @@ async def test_what_is_in_no_log_any_more_is_asked_for() -> None:
         await settle(bob)
 
         assert text_at(bob) == "lost found"
+        assert [node.metrics.bus_gaps_repaired for node in made.nodes] == [0, 1]
 
 
 @in_virtual_time

@@ -1,11 +1,127 @@
 """What is counted, and what Prometheus reads of it."""
 
+import asyncio
 import json
+import logging
 import re
+import time
 
+import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from crdt_sync.metrics import DEFINITIONS, PREFIX, Distribution, Histogram, Metrics, Sample, from_json, render
+from crdt_sync.limits import Limits
+from crdt_sync.load import Load
+from crdt_sync.metrics import (
+    DEFINITIONS,
+    PREFIX,
+    Distribution,
+    ErrorCounter,
+    Histogram,
+    Metrics,
+    Sample,
+    from_json,
+    render,
+)
+from crdt_sync.settings import Settings
+from tests.support.fakes import Client, Editor, in_virtual_time, running_node
+
+# ------------------------------------------------------------------------------------------------- what is counted
+
+
+@in_virtual_time
+async def test_loading_storing_and_compacting_are_timed_and_failures_of_the_store_counted() -> None:
+    async with running_node(checkpoint_interval_s=5) as node:
+        ann = await Client().connect(node)
+        loaded = total(node.metrics.load_seconds)
+        node.store.fail("append", times=2)
+        node.store.fail("checkpoint", times=1)
+        ann.edit(Editor(1).type("x"))
+        await ann.delivered()
+        await asyncio.sleep(3)
+        stored = total(node.metrics.commit_seconds), total(node.metrics.confirm_seconds)
+        errors = node.metrics.store_errors
+        await asyncio.sleep(12)
+
+        assert loaded == 1
+        assert (stored, errors) == ((1, 1), 2)
+        # From when it was accepted, with both failures: 0.1 s and 0.2 s.
+        assert node.metrics.confirm_seconds.sum == pytest.approx(0.3, abs=0.05)
+        assert (total(node.metrics.checkpoint_seconds), node.metrics.store_errors) == (1, 3)
+
+
+@in_virtual_time
+async def test_the_journal_tells_how_old_its_oldest_update_is() -> None:
+    async with running_node() as node:
+        ann = await Client().connect(node)
+        node.store.hold("append")
+        now = asyncio.get_running_loop().time
+        at_first = node.journal.backlog_age_s(now=now())
+        ann.edit(Editor(1).type("x"))
+        await ann.delivered()
+        await asyncio.sleep(7)
+        behind = node.journal.backlog_age_s(now=now())
+        node.store.let_go("append")
+        await asyncio.sleep(1)
+
+        assert (at_first, behind, node.journal.backlog_age_s(now=now())) == (0, pytest.approx(7), 0)
+
+
+@in_virtual_time
+async def test_apply_time_and_delivery_are_sampled_whenever_it_is_looked_how_late_the_loop_is() -> None:
+    async with running_node() as node:
+        ann, _ = await Client().connect(node), await Client().connect(node)
+        types = Editor(1)
+
+        async def type_some() -> int:
+            for _ in range(5):
+                ann.edit(types.type("x"))
+                await ann.delivered()
+            return total(node.metrics.apply_seconds)
+
+        first = await type_some()
+        node.metrics.sample(0.003)
+        second = await type_some()
+
+        assert (first, second) == (1, 2)
+        assert (total(node.metrics.loop_lag_seconds), node.metrics.loop_lag_seconds.sum) == (1, 0.003)
+        assert not node.metrics.sample_delivery
+
+
+async def test_how_late_the_loop_is_is_looked_at_twenty_times_a_second() -> None:
+    metrics = Metrics()
+    settings = Settings()
+    running = asyncio.create_task(Load(settings, Limits(settings), metrics).run())
+    await asyncio.sleep(0.11)
+    time.sleep(0.3)  # noqa: ASYNC251 - that is what is looked for
+    await asyncio.sleep(0.06)
+    running.cancel()
+
+    assert total(metrics.loop_lag_seconds) >= 2
+    assert 0.2 < metrics.loop_lag_seconds.sum < 5
+
+
+def test_lines_at_error_are_counted_where_logging_is_configured(monkeypatch: pytest.MonkeyPatch) -> None:
+    metrics = Metrics()
+    counter = ErrorCounter(metrics)
+    counter.attach()
+    logging.getLogger("crdt_sync.test").warning("no")
+    logging.getLogger("crdt_sync.test").error("yes")
+    logging.getLogger("persistence.test").critical("yes")
+    counter.detach()
+    logging.getLogger("crdt_sync.test").error("too late")
+    # Python prints warnings by itself only as long as nobody handles them.
+    monkeypatch.setattr(logging.root, "handlers", [])
+    counter.attach()
+
+    assert metrics.server_errors == 2
+    assert logging.root.handlers == []
+
+
+def total(histogram: Histogram) -> int:
+    return sum(histogram.counts)
+
+
+# ------------------------------------------------------------------------------------------------- how it is told
 
 
 def values(text: bytes) -> dict[tuple[str, frozenset[tuple[str, str]]], float]:
