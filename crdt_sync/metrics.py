@@ -212,11 +212,12 @@ class Metrics:
         self.loop_lag_seconds.observe(lag_s)
         self.sample_apply = self.sample_delivery = True
 
-    def snapshot(self, readings: Iterable[Sample]) -> list[Sample]:
+    def snapshot(self, readings: Iterable[Sample], refused: Counter[str] | None = None) -> list[Sample]:
         """All series of this process, without `worker`.
 
         Args:
             readings: Of what isn't counted here.
+            refused: What `limits` has counted.
         """
         samples = list(readings)
         for definition in DEFINITIONS:
@@ -230,7 +231,10 @@ class Metrics:
                 samples.append(Sample("messages_total", (direction, kind), messages))
                 samples.append(Sample("message_bytes_total", (direction, kind), size))
         samples += [Sample("closes_total", (code,), count) for code, count in self.closes.items()]
-        samples += [Sample("refusals_total", (reason,), count) for reason, count in self.refusals.items()]
+        samples += [
+            Sample("refusals_total", (reason,), count)
+            for reason, count in (self.refusals + (refused or Counter())).items()
+        ]
         return samples
 
 

@@ -226,10 +226,6 @@ class Rooms:
                 self.nodes.tell(Kind.DELETED, name.encode())
         return deleted
 
-    def opened(self) -> list[Room]:
-        """The rooms that are loaded."""
-        return [entry.room for entry in self._entries.values() if entry.room is not None]
-
     def presence(self, name: str) -> list[ClientState]:
         """Who is in a room, on any node; empty if it isn't open here."""
         entry = self._entries.get(name)
@@ -261,7 +257,7 @@ class Rooms:
             The rooms of which something could not be stored.
         """
         self._draining = True
-        opened = self.opened()
+        opened = list(self)
         for room in opened:
             room.close()
         await self._suspects.close()

@@ -37,6 +37,9 @@ class Siblings:
 
     def __init__(self, folder: Path, count: int) -> None:
         self._folder = folder
+        # As long as somebody holds it, systemd-tmpfiles doesn't tidy up in it.
+        self._held = os.open(folder, os.O_RDONLY)
+        fcntl.flock(self._held, fcntl.LOCK_SH)
         self._count = count
         self.number, self._lock = self._take_number()
         """From 0."""

@@ -140,9 +140,10 @@ class Probes:
         return {"problems": await readiness.problems(), "warnings": readiness.warnings()}
 
     async def _snapshot(self) -> list[Sample]:
-        if self._parts is None:
+        parts = self._parts
+        if parts is None:
             return [Sample("ready", (), 0)]
-        return self._parts.metrics.snapshot(await take_readings(self._parts))
+        return parts.metrics.snapshot(await take_readings(parts), parts.limits.refused)
 
 
 async def _elsewhere(request: Request) -> Response:

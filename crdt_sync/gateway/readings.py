@@ -14,7 +14,7 @@ from .parts import Parts
 async def take_readings(parts: Parts) -> list[Sample]:
     """Everything that `Metrics.snapshot` wants to know. Takes its time where there are many rooms and connections."""
     updates = waiting_bytes = outbox_bytes = 0
-    rooms = parts.rooms.opened()
+    rooms = list(parts.rooms)
     async for room in unhurried(rooms):
         count, size = room.waiting
         updates += count
@@ -43,5 +43,4 @@ async def take_readings(parts: Parts) -> list[Sample]:
     return [
         Sample("build_info", versions, 1),
         *(Sample(name, (), float(value)) for name, value in values.items()),
-        *(Sample("refusals_total", (reason,), count) for reason, count in parts.limits.refused.items()),
     ]

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.api import request
 from tests.support.cluster import readiness
 from tests.support.editor import Editor
 from tests.support.postgres import PostgresServer
@@ -57,6 +58,9 @@ async def test_postgresql_is_missed_and_welcomed_back_within_two_seconds(tmp_pat
                 assert (await readiness(server))[0] == 200
                 fail()
                 gone_s, problems = await until_ready_is(503, server)
+                began = time.monotonic()
+                assert (await request(server.url, "GET", "/health")).status == 200
+                assert time.monotonic() - began < 0.5
                 await asyncio.sleep(outage_s)
                 recover()
                 back_s, _ = await until_ready_is(200, server)

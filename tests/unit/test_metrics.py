@@ -22,8 +22,9 @@ from crdt_sync.metrics import (
     from_json,
     render,
 )
+from crdt_sync.protocol import KINDS
 from crdt_sync.settings import Settings
-from tests.support.fakes import Client, Editor, in_virtual_time, running_node
+from tests.support.fakes import Client, Editor, in_virtual_time, running_node, turns
 
 # ------------------------------------------------------------------------------------------------- what is counted
 
@@ -47,6 +48,26 @@ async def test_loading_storing_and_compacting_are_timed_and_failures_of_the_stor
         # From when it was accepted, with both failures: 0.1 s and 0.2 s.
         assert node.metrics.confirm_seconds.sum == pytest.approx(0.3, abs=0.05)
         assert (total(node.metrics.checkpoint_seconds), node.metrics.store_errors) == (1, 3)
+
+
+@in_virtual_time
+async def test_what_is_relayed_counts_for_those_who_are_not_behind() -> None:
+    async with running_node(outbox_bytes_max=1024) as node:
+        ann, bob, _ = [await Client().connect(node) for _ in range(3)]
+        await turns()
+        bob.transport.block()
+        types = Editor(1)
+        before = list(node.metrics.sent.messages)
+        for _ in range(3):
+            ann.edit(types.type("x" * 600))
+            await ann.delivered()
+            await turns()
+
+        update = KINDS.index("update")
+        # To Bob one that is being sent, one that waits and is dropped with the third, which isn't counted.
+        assert node.metrics.sent.messages[update] - before[update] == 5
+        assert (node.metrics.fan_out.counts[:4], node.metrics.fan_out.sum) == ([0, 1, 2, 0], 5)
+        assert bob.connection.behind
 
 
 @in_virtual_time

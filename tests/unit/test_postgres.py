@@ -803,13 +803,15 @@ async def test_the_check_notices_a_full_disk_before_an_edit_comes(own_postgres: 
         assert await store.append([entry("x", b"1")]) == [1]
 
 
-async def test_the_check_goes_through_the_log_as_an_append_does(postgres_url: str) -> None:
-    async with opened(postgres_url) as store:
-        ((before,),) = execute(postgres_url, "SELECT pg_current_wal_flush_lsn() - '0/0'")
+async def test_the_check_goes_through_the_log_as_an_append_does(own_postgres: PostgresServer) -> None:
+    url = own_postgres.create_database()
+    next_transaction = "SELECT pg_snapshot_xmax(pg_current_snapshot())::text::bigint"
+    async with opened(url) as store:
+        ((before,),) = execute(url, next_transaction)
         await store.check()
-        ((after,),) = execute(postgres_url, "SELECT pg_current_wal_flush_lsn() - '0/0'")
+        ((after,),) = execute(url, next_transaction)
 
-    assert after > before
+    assert after > before, "only what is written has a transaction's number"
 
 
 async def test_a_table_that_was_dropped_is_not_replaced_by_an_empty_one(postgres_url: str) -> None:
