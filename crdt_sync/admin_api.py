@@ -101,6 +101,29 @@ class ApiAdmin:
             users = tuple(sorted({one["user"] for one in listed if one["user"]}))
         return _facts(shown, connected_users=users)
 
+    def ready(self) -> dict[str, Any]:
+        """What `/ready` says: `problems` and `warnings`, by part."""
+        return self._json(self._send("GET", "/ready"), "problems", "warnings")
+
+    def metrics(self) -> str | None:
+        """What `/metrics` says; None if it isn't shown to us, or not here."""
+        answer = self._send("GET", "/metrics")
+        return answer.text if answer.is_success else None
+
+    def open_rooms(self, limit: int) -> tuple[list[dict[str, Any]], int]:
+        """The busiest open rooms, and how many are open."""
+        answer = self._ask("GET", "/open", query={"limit": str(limit)}, needs="some right")
+        listed = self._json(answer, "rooms", "open")
+        return listed["rooms"], listed["open"]
+
+    def slowest_connections(self, limit: int) -> tuple[list[dict[str, Any]], int] | None:
+        """The connections for which most waits, and how many there are; None if the token may not see them."""
+        answer = self._try("GET", "/connections", query={"order": "outbox", "limit": str(limit)})
+        if answer.status_code == 403:
+            return None
+        listed = self._json(self._judged(answer, needs="admin in '*'"), "connections", "open")
+        return listed["connections"], listed["open"]
+
     def delete(self, name: str) -> None:
         """See `Admin`."""
         self._do("DELETE", _path(name), name)
@@ -240,14 +263,16 @@ class ApiAdmin:
         content: bytes | None = None,
         json: dict[str, Any] | None = None,
     ) -> httpx2.Response:
+        return self._send(method, f"/api/v1{path}", params=query, content=content, json=json)
+
+    def _send(self, method: str, path: str, **what: Any) -> httpx2.Response:
         try:
-            url = f"{self._url}/api/v1{path}"
-            return self._client.request(method, url, params=query, content=content, json=json)
+            return self._client.request(method, f"{self._url}{path}", **what)
         except httpx2.ConnectError as error:
             raise CommandFailed(f"no server answers at {self._url}: {error}") from error
         except (httpx2.HTTPError, httpx2.InvalidURL) as error:
-            what = str(error) or type(error).__name__
-            raise CommandFailed(f"the server at {self._url} didn't answer as it should: {what}") from error
+            reason = str(error) or type(error).__name__
+            raise CommandFailed(f"the server at {self._url} didn't answer as it should: {reason}") from error
 
     def _judged(self, answer: httpx2.Response, *, needs: str) -> httpx2.Response:
         if answer.is_success:

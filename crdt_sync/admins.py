@@ -1,7 +1,6 @@
 """Where an admin's commands work: on a database, or by way of a running server. Options for that, and opening it."""
 
 import argparse
-import os
 import shlex
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -13,7 +12,7 @@ from persistence import StoreInUse
 from .admin import Admin
 from .admin_api import ApiAdmin
 from .admin_store import StoreAdmin
-from .commands import URLS, CommandFailed, tool_settings
+from .commands import URLS, CommandFailed, server_token, tool_settings
 from .settings import TOKEN_VARIABLE, Settings
 
 _NOWHERE: Final = ("0.0.0.0", "::", "")
@@ -49,7 +48,7 @@ class Place:
 
     def _open(self, typed: tuple[str, ...], *, writes: bool, primary: bool) -> Admin:
         if self.url is not None:
-            return ApiAdmin(self.url, self.token or os.environ.get(TOKEN_VARIABLE) or None)
+            return ApiAdmin(self.url, server_token(self.token))
         # Whoever mistypes a URL must not find that database made.
         changes: dict[str, object] = {"database_migrate": False}
         if writes or primary:

@@ -27,6 +27,7 @@ _MODULES: Final = {
     "import": "content_commands",
     "verify": "verify_command",
     "doctor": "doctor_command",
+    "top": "top_command",
     "migrate": "store_commands",
     "store": "store_commands",
     "token": "token_command",

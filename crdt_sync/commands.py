@@ -9,7 +9,7 @@ from typing import Final, TypeAlias
 
 from . import logs
 from .moments import parse_span
-from .settings import Settings
+from .settings import TOKEN_VARIABLE, Settings
 
 Commands: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"
 
@@ -58,6 +58,11 @@ def add_command(
 def add_json(command: argparse.ArgumentParser, help: str = "print the result as JSON, for scripts") -> None:
     """Add the option `--json`."""
     command.add_argument("--json", dest="as_json", action="store_true", help=help)
+
+
+def server_token(given: str | None) -> str | None:
+    """What a server is shown: what was given, else what the environment has."""
+    return given or os.environ.get(TOKEN_VARIABLE) or None
 
 
 def tool_settings(database_url: str | None, *, log_level: str = "WARNING", **changes: object) -> Settings:

@@ -1,7 +1,6 @@
 """The command that says whether everything is set up as it has to be: doctor."""
 
 import asyncio
-import os
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import aclosing
@@ -9,7 +8,7 @@ from typing import Final
 
 from .calling import call
 from .checkups import Finding, Verdict, bad
-from .commands import URLS, Commands, add_command, add_json, seconds, tool_settings
+from .commands import URLS, Commands, add_command, add_json, seconds, server_token, tool_settings
 from .examining import examine
 from .settings import TOKEN_VARIABLE, InvalidSettings, Settings
 from .tables import counted, print_lines, printable, to_json
@@ -41,7 +40,7 @@ def doctor(
     else:
         asyncio.run(_examine(settings, tell))
     if url is not None:
-        for one in call(url, token or os.environ.get(TOKEN_VARIABLE) or None, patience_s=patience_s or 0):
+        for one in call(url, server_token(token), patience_s=patience_s or 0):
             tell(one)
     counts = Counter(one.verdict for one in found)
     if as_json:

@@ -7,12 +7,13 @@ import json
 import sys
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, is_dataclass
+from dataclasses import asdict, dataclass, is_dataclass
 from datetime import datetime
 from typing import Any, Final
 
-from rich.console import Console
+from rich.console import Console, Group, RenderableType
 from rich.filesize import decimal
+from rich.live import Live
 from rich.progress import BarColumn, DownloadColumn, Progress, ProgressColumn, TextColumn, TimeRemainingColumn
 from rich.table import Table
 from rich.text import Text
@@ -28,14 +29,46 @@ size = decimal
 
 def print_table(headers: Sequence[str], rows: Iterable[Sequence[str]], *, left: Collection[str] = ()) -> None:
     """Print rows below headers: to the left the first column, and those with the headers in `left`, to the right the others."""
-    table = Table(box=None, padding=(0, 1), show_edge=False)
-    first, *others = headers
-    table.add_column(first, overflow="fold", max_width=_NAME_COLUMNS_MAX)
-    for header in others:
-        table.add_column(header, justify="left" if header in left else "right", no_wrap=True)
-    for name, *cells in rows:
-        table.add_row(Text(printable(name)), *map(Text, cells))
-    _console().print(table)
+    _console().print(_table(headers, rows, left))
+
+
+@dataclass(frozen=True)
+class Shown:
+    """A table below a title, or lines of text with their styles."""
+
+    title: str
+    headers: Sequence[str]
+    rows: Sequence[Sequence[str]]
+    left: Collection[str] = ()
+    """Headers of columns to the left; the first is anyway."""
+    head: Sequence[tuple[str, str]] = ()
+
+    def render(self) -> Group:
+        """As rich has it."""
+        parts: list[RenderableType] = [Text(line, style) for line, style in self.head]
+        if self.title:
+            parts += [Text(""), Text(self.title, "bold")]
+        if self.rows:
+            parts.append(_table(self.headers, self.rows, self.left))
+        return Group(*parts)
+
+
+def print_shown(blocks: Iterable[Shown]) -> None:
+    """Print tables and lines, one below the other."""
+    console = _console()
+    for block in blocks:
+        console.print(block.render())
+
+
+@contextmanager
+def live() -> Iterator[Callable[[Iterable[Shown]], None]]:
+    """Have the terminal to oneself. What was there is back afterwards.
+
+    Yields:
+        To be called with what is to be there from now on; what finds no room is cut off.
+    """
+    with Live(console=Console(highlight=False), screen=True, auto_refresh=False) as screen:
+        yield lambda blocks: screen.update(Group(*(block.render() for block in blocks)), refresh=True)
 
 
 def print_lines(lines: Iterable[tuple[str, str]], *, aside: bool = False) -> None:
@@ -107,9 +140,20 @@ def printable(name: str) -> str:
     return "".join(one if one.isprintable() else one.encode("unicode_escape").decode() for one in name)
 
 
-def to_json(value: Any) -> str:
-    """Write JSON with times in ISO 8601; dataclasses are objects."""
-    return json.dumps(value, indent=2, default=_plain)
+def to_json(value: Any, *, indent: int | None = 2) -> str:
+    """Write JSON with times in ISO 8601; dataclasses are objects. Without `indent`, in one line."""
+    return json.dumps(value, indent=indent, default=_plain)
+
+
+def _table(headers: Sequence[str], rows: Iterable[Sequence[str]], left: Collection[str]) -> Table:
+    table = Table(box=None, padding=(0, 1), show_edge=False)
+    first, *others = headers
+    table.add_column(first, overflow="fold", max_width=_NAME_COLUMNS_MAX)
+    for header in others:
+        table.add_column(header, justify="left" if header in left else "right", no_wrap=True)
+    for name, *cells in rows:
+        table.add_row(Text(printable(name)), *map(Text, cells))
+    return table
 
 
 def _plain(value: object) -> object:
