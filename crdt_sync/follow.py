@@ -179,6 +179,16 @@ class Follower:
             and not any(source.unstored for source in self._sources.values())
         )
 
+    @property
+    def published(self) -> bool:
+        """Whether what was accepted here has gone out to the log and the other nodes, as far as is known."""
+        return not self._outgoing and self._bus.problem is None
+
+    @property
+    def peers(self) -> int:
+        """How many other nodes have the room open, as far as is known."""
+        return len(self._peers)
+
     # ------------------------------------------------------------------------------------------------- from the room
 
     def accepted(self, update: bytes) -> None:

@@ -75,6 +75,7 @@ class Journal:
         self._interval_s = interval_s
         self.bytes_max = bytes_max
         self._batches: deque[_Batch] = deque()
+        self._committing: _Batch | None = None
         self._unstored_bytes = 0
         self._failing_since: float | None = None
         self._added = 0
@@ -92,6 +93,16 @@ class Journal:
     def failing_since(self) -> float | None:
         """Since when (the loop's time) the store fails to take what is due; None while it doesn't fail."""
         return self._failing_since
+
+    def unstored(self) -> dict[str, tuple[int, int]]:
+        """By the log's name, how many updates aren't stored yet, and how many bytes. Any thread may ask."""
+        found: dict[str, tuple[int, int]] = {}
+        committing = self._committing
+        for batch in [*([committing] if committing is not None else ()), *list(self._batches)]:
+            for run in list(batch.runs):
+                count, size = found.get(run.log.name, (0, 0))
+                found[run.log.name] = count + len(run.updates), size + sum(map(len, list(run.updates)))
+        return found
 
     def require_space(self, size: int) -> None:
         """Check that an update of `size` bytes may be added.
@@ -159,7 +170,9 @@ class Journal:
             Entry(document=run.log.name, updates=run.updates, accepted_at=accepted_at, user_id=run.user)
             for run in batch.runs
         ]
+        self._committing = batch
         seqs = await self._append(entries)
+        self._committing = None
         self._committed = batch.upto
         self._unstored_bytes -= batch.size
         for run, seq in zip(batch.runs, seqs, strict=True):

@@ -8,10 +8,12 @@ import ipaddress
 import logging
 import os
 import resource
+import signal
 import socket
 import sys
 from collections.abc import Callable, Iterator
 from importlib.metadata import version
+from types import FrameType
 from typing import Any, cast
 
 import uvicorn
@@ -24,13 +26,17 @@ from .archiving import make_archive
 from .bus import InvalidBusUrl, open_bus
 from .commands import CommandFailed
 from .document import Document
+from .draining import Drain
+from .ending import Ending
 from .gateway.app import create_app
+from .gateway.parts import Parts
 from .keys import configured_verifier
 from .limits import Capacity, Limits
 from .settings import Settings
 from .stores import make_store, open_when_reachable
 from .transport import WebSocketProtocol
-from .workers import Workers
+from .urgency import Urgency, urged
+from .workers import Orders, Workers
 
 log = logging.getLogger("crdt_sync.serve")
 
@@ -58,18 +64,21 @@ def serve(settings: Settings) -> bool:
         if settings.workers == 1:
             return run_node(settings, listener, banner)
         print(banner, file=sys.stderr, flush=True)
-        return Workers(settings.workers, run_worker, (settings, listener)).run()
+        workers = Workers(settings.workers, run_worker, (settings, listener), deadline_s=settings.drain_deadline_s)
+        return workers.run()
 
 
-def run_worker(settings: Settings, listener: socket.socket) -> bool:
+def run_worker(settings: Settings, listener: socket.socket, orders: Orders) -> bool:
     """Be one of several processes on a port."""
     os.environ.setdefault("RUST_BACKTRACE", "0")
     logs.configure(settings.log_level)
-    return run_node(settings, listener, None)
+    return run_node(settings, listener, None, orders)
 
 
-def run_node(settings: Settings, listener: socket.socket, banner: str | None) -> bool:
-    """Run one node on a socket that listens, until a signal ends it; returns whether everything is stored."""
+def run_node(
+    settings: Settings, listener: socket.socket, banner: str | None = None, orders: Orders | None = None
+) -> bool:
+    """Run one node on a socket that listens, until a signal or its orders end it; returns whether everything is stored."""
     app = create_app(settings)
     limits: Limits = app.state.limits
     limits.capacity = _capacity(settings)
@@ -85,7 +94,8 @@ def run_node(settings: Settings, listener: socket.socket, banner: str | None) ->
         ws_ping_interval=settings.ping_interval_s,
         ws_ping_timeout=settings.ping_timeout_s,
         timeout_keep_alive=KEEP_ALIVE_S,
-        timeout_graceful_shutdown=3,
+        # By then, all WebSockets are closed: this is for requests that are being answered.
+        timeout_graceful_shutdown=1,
         loop="auto",
         http=http_protocol(Entrance(limits)),
         h11_max_incomplete_event_size=HEAD_BYTES_MAX,
@@ -97,7 +107,7 @@ def run_node(settings: Settings, listener: socket.socket, banner: str | None) ->
         proxy_headers=False,
     )
     gc.collect()
-    _Server(config, listener, limits, banner).run(sockets=[])
+    _Server(config, app.state, listener, limits, banner, orders).run(sockets=[])
     return not app.state.unstored
 
 
@@ -109,19 +119,40 @@ def _warm_up() -> None:
 
 
 class _Server(uvicorn.Server):
-    """uvicorn, but for accepting connections."""
+    """uvicorn, but for accepting connections, and for its end: a node goes away in its own way, and answers meanwhile."""
 
-    def __init__(self, config: uvicorn.Config, listener: socket.socket, limits: Limits, banner: str | None) -> None:
+    def __init__(
+        self,
+        config: uvicorn.Config,
+        state: Any,
+        listener: socket.socket,
+        limits: Limits,
+        banner: str | None,
+        orders: Orders | None,
+    ) -> None:
         super().__init__(config)
+        # The application's, where its lifespan puts its parts.
+        self._state = state
         self._listener = listener
         self._limits = limits
         self._banner = banner
+        self._orders = orders
         self._accepting: asyncio.Task[None] | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._urgency = Urgency.NONE
+        settings: Settings = limits.settings
+        self._ending = Ending(settings.drain_deadline_s, self._report)
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        if self._orders is not None:
+            self._orders.follow(self._hurry)
         await super().startup(sockets=sockets)
         if self.started:
             _warm_up()
+            self._loop = asyncio.get_running_loop()
+            self._drain.began = self._ending.arm
+            if self._orders is not None:
+                self._drain.tell_others = self._orders.end_all
             make = functools.partial(
                 cast(Callable[..., Any], self.config.http_protocol_class),
                 config=self.config,
@@ -130,15 +161,25 @@ class _Server(uvicorn.Server):
             )
             self._accepting = asyncio.create_task(accept_forever(self._listener, make, self._limits))
             self._accepting.add_done_callback(self._end_with)
+            log.info("serving")
             if self._banner is not None:
                 print(self._banner, file=sys.stderr, flush=True)
 
+    async def on_tick(self, counter: int) -> bool:
+        return await super().on_tick(counter) or self._drain.finished.is_set()
+
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        self._ending.arm()
         if self._accepting is not None:
             self._accepting.cancel()
             await asyncio.wait([self._accepting])
         self._listener.close()
         await super().shutdown(sockets=sockets)
+
+    @property
+    def _drain(self) -> Drain:
+        parts: Parts = self._state.parts
+        return parts.drain
 
     def _end_with(self, accepting: asyncio.Task[None]) -> None:
         """A server that has stopped accepting by a bug must not go on as if it were there."""
@@ -148,10 +189,36 @@ class _Server(uvicorn.Server):
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
-        # uvicorn raises the signal again when it is done; a server that was asked to stop and did has exit code 0.
-        with contextlib.suppress(KeyboardInterrupt), super().capture_signals():
-            yield
-            self._captured_signals.clear()
+        # uvicorn gives them back and raises them again when it is done. A server that was asked to stop and did has exit code
+        # 0, and until the process is gone, one more signal means the same as before.
+        for number in (signal.SIGTERM,) if self._orders is not None else (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, self.handle_exit)
+        yield
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        # A worker hears by its orders how often somebody has asked.
+        self._hurry(urged(self._urgency, sig) if self._orders is None else Urgency.DRAIN)
+
+    def _hurry(self, urgency: Urgency) -> None:
+        """Go away. Called from signal handlers, and from other threads."""
+        self._urgency = max(self._urgency, urgency)
+        self._ending.arm()
+        if urgency is Urgency.END:
+            self._ending.now("asked for")
+        if self._loop is None:
+            self.should_exit = True
+            return
+        with contextlib.suppress(RuntimeError):  # it is closed: the process is about to end
+            self._loop.call_soon_threadsafe(self._drain.ask, urgency)
+
+    def _report(self) -> bool:
+        """Say what isn't stored, from any thread; returns whether everything is."""
+        parts: Parts | None = getattr(self._state, "parts", None)
+        if parts is None:
+            return True
+        unsaved = parts.rooms.unsaved()
+        parts.drain.report(unsaved)
+        return not unsaved
 
 
 def _check_guarded(settings: Settings) -> bool:

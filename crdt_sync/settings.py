@@ -169,8 +169,20 @@ class Settings(BaseSettings):
     open_timeout_s: float = Field(
         10.0, gt=0, description="A client that waits longer than this for its room is told to try again."
     )
-    shutdown_timeout_s: float = Field(
-        10.0, gt=0, description="How long a stopping server tries to store what isn't stored yet."
+    drain_notice_s: float = Field(
+        0.0,
+        ge=0,
+        description="How long a stopping server says that it isn't ready, and serves as usual, before it sends clients away.",
+    )
+    drain_spread_s: float = Field(
+        5.0,
+        ge=0,
+        description="Over how long a stopping server closes its clients (1012), a hundred a second at least.",
+    )
+    drain_deadline_s: float = Field(
+        30.0,
+        gt=0,
+        description="So long after it was told to stop, a server has ended, whether everything could be stored or not.",
     )
     keep_alive_interval_s: float = Field(
         20.0,
@@ -301,6 +313,16 @@ class Settings(BaseSettings):
                     f"{PREFIX}{bound.upper()} ({getattr(self, bound)}) must be at least {PREFIX}MESSAGE_BYTES_MAX "
                     f"({self.message_bytes_max}), or large messages could never be received"
                 )
+        return self
+
+    @model_validator(mode="after")
+    def _clients_are_gone_before_the_deadline(self) -> "Settings":
+        if self.drain_notice_s + self.drain_spread_s >= self.drain_deadline_s:
+            raise ValueError(
+                f"{PREFIX}DRAIN_DEADLINE_S ({self.drain_deadline_s:g}) must be more than {PREFIX}DRAIN_NOTICE_S and "
+                f"{PREFIX}DRAIN_SPREAD_S together ({self.drain_notice_s + self.drain_spread_s:g}), or nothing could be "
+                "stored afterwards"
+            )
         return self
 
     @model_validator(mode="after")

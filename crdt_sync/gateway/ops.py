@@ -32,12 +32,16 @@ class Readiness:
         self._journal = journal
         self._bus = bus
         self._load = load
+        self.draining = False
+        """Whether this node is going away."""
         self._check: asyncio.Task[str | None] | None = None
         self._checked_at = float("-inf")
 
     async def problems(self) -> dict[str, str]:
         """By part, why this node shouldn't get traffic; empty if it should."""
         found = {"store": await self._store_problem(), "journal": self._journal_problem()}
+        if self.draining:
+            found["draining"] = "this node is going away"
         return {part: problem for part, problem in found.items() if problem is not None}
 
     def warnings(self) -> dict[str, str]:

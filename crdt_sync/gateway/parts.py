@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from persistence import Store
 
 from ..archiving import Archiving
+from ..draining import Drain
 from ..going_back import GoingBack
 from ..limits import Limits
 from ..load import Load
@@ -27,6 +28,7 @@ class Parts:
     sessions: Sessions
     revocations: Revocations
     readiness: Readiness
+    drain: Drain
     limits: Limits
     load: Load
     going_back: GoingBack

@@ -14,7 +14,7 @@ PACKAGES = ("auth", "persistence", "crdt_sync")
 
 # A module imports only from rows above its own.
 ROWS: tuple[frozenset[str], ...] = (
-    frozenset({"errors", "logs", "moments", "pacing", "settings"}),
+    frozenset({"errors", "logs", "moments", "pacing", "settings", "urgency"}),
     frozenset(
         {"archiving", "blackbox", "bus.__init__", "crowd", "keys", "lib0", "limits", "ranges", "retention", "stores"}
     ),
@@ -78,7 +78,7 @@ ROWS: tuple[frozenset[str], ...] = (
     frozenset({"apart", "changes", "rollback", "room"}),
     frozenset({"changes_forms", "checkpoints", "follow", "sessions", "suspects", "time_machine"}),
     frozenset({"past_forms", "rooms"}),
-    frozenset({"going_back"}),
+    frozenset({"draining", "going_back"}),
     frozenset({"gateway.access", "gateway.client_address", "gateway.cooldown", "gateway.ops", "gateway.problems"}),
     frozenset({"gateway.parts"}),
     frozenset({"gateway.admin_page", "gateway.calls", "gateway.sync"}),
@@ -87,7 +87,7 @@ ROWS: tuple[frozenset[str], ...] = (
     frozenset({"gateway.openapi"}),
     frozenset({"gateway.routing"}),
     frozenset({"gateway.app"}),
-    frozenset({"accepting", "admin", "checkups", "commands", "store_copy", "tables", "transport"}),
+    frozenset({"accepting", "admin", "checkups", "commands", "ending", "store_copy", "tables", "transport"}),
     frozenset({"admin_api", "admin_store", "past_options", "past_reports", "room_reports", "serve", "store_reports"}),
     frozenset({"admins", "examining"}),
     frozenset({"calling"}),
