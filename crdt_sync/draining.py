@@ -28,7 +28,7 @@ CLOSES_PER_S = 100
 # How long closed clients may take to go before what they wrote is stored without waiting for them.
 GOING_S = 1.0
 # What is left of the deadline for taking leave of the bus and the store: at most this, and a quarter of it.
-LEAVE_S = 3.0
+LEAVE_S = 5.0
 # So many rooms are told of one by one.
 ROOMS_MAX = 1000
 
@@ -129,7 +129,6 @@ class Drain:
                 "updates": one.updates,
                 "bytes": one.size,
                 "in_redis": one.published,
-                "open_on_nodes": one.nodes,
                 "had_clients": self._clients[one.room],
             }
             log.critical("room_not_stored", extra=fields)

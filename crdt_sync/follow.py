@@ -184,11 +184,6 @@ class Follower:
         """Whether what was accepted here has gone out to the log and the other nodes, as far as is known."""
         return not self._outgoing and self._bus.problem is None
 
-    @property
-    def peers(self) -> int:
-        """How many other nodes have the room open, as far as is known."""
-        return len(self._peers)
-
     # ------------------------------------------------------------------------------------------------- from the room
 
     def accepted(self, update: bytes) -> None:

@@ -113,8 +113,6 @@ class Unsaved:
     """Bytes."""
     published: bool
     """Whether it has gone out to Redis: its log has it for a minute, in which a node that runs stores it."""
-    nodes: int
-    """How many other nodes have the room open, and so what was published, as far as is known."""
 
 
 class Rooms:
@@ -276,9 +274,8 @@ class Rooms:
         found = []
         for name, (updates, size) in sorted(self._journal.unstored().items()):
             entry = self._entries.get(name)
-            follower = entry.follower if entry is not None else None
-            published, nodes = (follower.published, follower.peers) if follower is not None else (False, 0)
-            found.append(Unsaved(name, updates, size, published, nodes))
+            published = entry is not None and entry.follower is not None and entry.follower.published
+            found.append(Unsaved(name, updates, size, published))
         return found
 
     async def close(self, timeout_s: float | None = None) -> list[Unsaved]:
