@@ -34,6 +34,7 @@ from .keys import configured_verifier
 from .limits import Capacity, Limits
 from .settings import Settings
 from .stores import make_store, open_when_reachable
+from .tls import Certificate, InvalidCertificate
 from .transport import WebSocketProtocol
 from .urgency import Urgency, urged
 from .workers import Orders, Workers
@@ -52,12 +53,13 @@ def serve(settings: Settings) -> bool:
         Whether everything that was accepted is stored.
 
     Raises:
-        CannotServe: The port or the store can't be used, or several processes can't share what is configured.
+        CannotServe: The port, the certificate or the store can't be used, or several processes can't share what is configured.
     """
     # A panic in native code would otherwise spend up to 100 ms on a backtrace that nobody reads.
     os.environ.setdefault("RUST_BACKTRACE", "0")
     logs.configure(settings.log_level)
     guarded = _check_guarded(settings)
+    _certificate(settings)
     stored = asyncio.run(_check_store(settings))
     with _listen(settings) as listener:
         banner = _banner(settings, listener.getsockname()[1], stored, guarded)
@@ -107,7 +109,7 @@ def run_node(
         proxy_headers=False,
     )
     gc.collect()
-    _Server(config, app.state, listener, limits, banner, orders).run(sockets=[])
+    _Server(config, app.state, listener, limits, _certificate(settings), banner, orders).run(sockets=[])
     return not app.state.unstored
 
 
@@ -127,6 +129,7 @@ class _Server(uvicorn.Server):
         state: Any,
         listener: socket.socket,
         limits: Limits,
+        certificate: Certificate | None,
         banner: str | None,
         orders: Orders | None,
     ) -> None:
@@ -135,9 +138,11 @@ class _Server(uvicorn.Server):
         self._state = state
         self._listener = listener
         self._limits = limits
+        self._certificate = certificate
         self._banner = banner
         self._orders = orders
         self._accepting: asyncio.Task[None] | None = None
+        self._renewing: asyncio.Task[None] | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._urgency = Urgency.NONE
         settings: Settings = limits.settings
@@ -159,8 +164,10 @@ class _Server(uvicorn.Server):
                 server_state=self.server_state,
                 app_state=self.lifespan.state,
             )
-            self._accepting = asyncio.create_task(accept_forever(self._listener, make, self._limits))
+            self._accepting = asyncio.create_task(accept_forever(self._listener, make, self._limits, self._certificate))
             self._accepting.add_done_callback(self._end_with)
+            if self._certificate is not None:
+                self._renewing = asyncio.create_task(self._certificate.keep_fresh())
             log.info("serving")
             if self._banner is not None:
                 print(self._banner, file=sys.stderr, flush=True)
@@ -170,9 +177,12 @@ class _Server(uvicorn.Server):
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         self._ending.arm()
-        if self._accepting is not None:
-            self._accepting.cancel()
-            await asyncio.wait([self._accepting])
+        # Or a connection that has come in this turn of the loop is accepted for a task that is cancelled, and lost with an error.
+        asyncio.get_running_loop().remove_reader(self._listener)
+        for task in (self._accepting, self._renewing):
+            if task is not None:
+                task.cancel()
+                await asyncio.wait([task])
         self._listener.close()
         await super().shutdown(sockets=sockets)
 
@@ -219,6 +229,15 @@ class _Server(uvicorn.Server):
         unsaved = parts.rooms.unsaved()
         parts.drain.report(unsaved)
         return not unsaved
+
+
+def _certificate(settings: Settings) -> Certificate | None:
+    if settings.ssl_certfile is None:
+        return None
+    try:
+        return Certificate(settings.ssl_certfile, settings.ssl_keyfile)
+    except InvalidCertificate as error:
+        raise CannotServe(f"CRDT_SYNC_SSL_CERTFILE: {error}") from error
 
 
 def _check_guarded(settings: Settings) -> bool:
@@ -294,7 +313,7 @@ def _listen(settings: Settings) -> socket.socket:
 
 def _banner(settings: Settings, port: int, stored: str, guarded: bool) -> str:
     host = f"[{settings.host}]" if ":" in settings.host else settings.host
-    url = f"ws://{host}:{port}"
+    url = f"{'ws' if settings.ssl_certfile is None else 'wss'}://{host}:{port}"
     shared = f"\n  processes      {settings.workers}, which meet in Redis" if settings.workers > 1 else ""
     options = ""
     if guarded:

@@ -116,6 +116,10 @@ class Settings(BaseSettings):
         "update is dropped.",
     )
     grant_timeout_s: float = Field(10.0, gt=0, description="How long judging a credential may take.")
+    ssl_certfile: Path | None = Field(
+        None, description="A certificate, as PEM, with those between it and its root behind it: then TLS is spoken."
+    )
+    ssl_keyfile: Path | None = Field(None, description="Its key, as PEM, if that isn't in the same file.")
     workers: int = Field(1, ge=1, le=256, description="How many processes serve the port, each a node of its own.")
     black_box_folder: Path | None = Field(
         None,
@@ -313,6 +317,12 @@ class Settings(BaseSettings):
                     f"{PREFIX}{bound.upper()} ({getattr(self, bound)}) must be at least {PREFIX}MESSAGE_BYTES_MAX "
                     f"({self.message_bytes_max}), or large messages could never be received"
                 )
+        return self
+
+    @model_validator(mode="after")
+    def _keys_have_certificates(self) -> "Settings":
+        if self.ssl_keyfile is not None and self.ssl_certfile is None:
+            raise ValueError(f"{PREFIX}SSL_KEYFILE is of no use without {PREFIX}SSL_CERTFILE")
         return self
 
     @model_validator(mode="after")

@@ -85,9 +85,10 @@ class WebSocketProtocol(WebSocketsSansIOProtocol, asyncio.BufferedProtocol):
                 timer.cancel()
         super().connection_lost(exc)
 
-    def get_buffer(self, sizehint: int) -> bytearray:
+    def get_buffer(self, sizehint: int) -> memoryview:
         """Where the transport puts what it reads."""
-        return _buffer
+        # Of TLS, it reads into slices: those of a bytearray would be copies.
+        return memoryview(_buffer)
 
     def buffer_updated(self, nbytes: int) -> None:
         """The transport has read something."""

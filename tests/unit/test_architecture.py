@@ -16,7 +16,19 @@ PACKAGES = ("auth", "persistence", "crdt_sync")
 ROWS: tuple[frozenset[str], ...] = (
     frozenset({"errors", "logs", "moments", "pacing", "settings", "urgency"}),
     frozenset(
-        {"archiving", "blackbox", "bus.__init__", "crowd", "keys", "lib0", "limits", "ranges", "retention", "stores"}
+        {
+            "archiving",
+            "blackbox",
+            "bus.__init__",
+            "crowd",
+            "keys",
+            "lib0",
+            "limits",
+            "ranges",
+            "retention",
+            "stores",
+            "tls",
+        }
     ),
     frozenset(
         {
