@@ -132,6 +132,8 @@ class Connection:
         """Whether a sync step 1 was answered: from then on the client has all that it was sent."""
         self.sent_at = now
         """When a frame last went out."""
+        self.active_at = now
+        """When it last said anything other than awareness."""
         self.closing: tuple[int, str] | None = None
         self._transport = transport
         self._outbox = Outbox(outbox_bytes_max)

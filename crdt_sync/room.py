@@ -28,6 +28,7 @@ from .errors import (
     DocumentFull,
     DocumentGone,
     Draining,
+    Idle,
     MessageTooBig,
     ProtocolError,
     ReadOnly,
@@ -180,6 +181,8 @@ class Room:
         """Whether it has nothing later."""
         self.content_bytes = 0
         """What the document occupies, about: its last state, and all that came since."""
+        self.active_at = float("-inf")
+        """When an update, or more of awareness than signs of life, last went to everybody here."""
         self.load: Load | None = None
         """How busy the node is: then awareness is passed on less often."""
         self._document = document
@@ -614,6 +617,8 @@ class Room:
                 if now - connection.sent_at >= settings.keep_alive_interval_s:
                     connection.relay(keep_alive)
             connection.check(now=now, stalled_max_s=settings.slow_reader_timeout_s)
+            if 0 < settings.idle_timeout_s <= now - max(self.active_at, connection.active_at):
+                connection.close(Idle.close_code, Idle.reason)
         self._awareness.expire(now=now)
         self._schedule_awareness()
 
@@ -727,11 +732,14 @@ class Room:
 
     def _relay(self, update: bytes, sender: Connection | None) -> None:
         frame = encode_update(update)
+        self.active_at = asyncio.get_running_loop().time()
         for connection in self.connections:
             if connection is not sender:
                 connection.relay(frame)
 
     def _receive(self, connection: Connection, message: Message) -> None:
+        if not isinstance(message, AwarenessUpdate):
+            connection.active_at = asyncio.get_running_loop().time()
         match message:
             case SyncUpdate(update):
                 if connection.session.may_write:
@@ -792,10 +800,13 @@ class Room:
         told = self._awareness.take_changes_here()
         if told is not None:
             self.others.awareness(told)
+        lively = self._awareness.lively
         changes = self._awareness.take_changes()
         if changes is None:
             return
         self._awareness_sent_at = asyncio.get_running_loop().time()
+        if lively:
+            self.active_at = self._awareness_sent_at
         frame = encode_awareness(changes)
         # To the sender too: y-websocket drops a connection on which it hears nothing for 30 s.
         for connection in self.connections:

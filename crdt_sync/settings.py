@@ -197,6 +197,11 @@ class Settings(BaseSettings):
     )
     ping_interval_s: float = Field(25.0, gt=0, description="How often a WebSocket ping is sent.")
     ping_timeout_s: float = Field(35.0, gt=0, description="A client that doesn't answer a ping for this long is gone.")
+    idle_timeout_s: float = Field(
+        0.0,
+        ge=0,
+        description="A client to and from which nothing went for this long but signs of life is closed (4408). 0: never.",
+    )
     slow_reader_timeout_s: float = Field(
         30.0,
         gt=0,

@@ -128,6 +128,11 @@ class WebSocketProtocol(WebSocketsSansIOProtocol, asyncio.BufferedProtocol):
         else:
             self.conn.data_to_send()
 
+    def keepalive_timeout(self) -> None:
+        super().keepalive_timeout()
+        # What was written is waited for, and whoever answers no ping may read nothing either.
+        self.loop.call_later(LINGER_S, self.transport.abort)
+
     def handle_parser_exception(self) -> None:
         closed = self.conn.close_sent
         if closed is None:
