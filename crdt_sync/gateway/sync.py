@@ -42,7 +42,8 @@ RESERVED = "api/"
 # An ASGI extension of our own WebSocket protocol class (`transport`): {"transport": asyncio.Transport}.
 TRANSPORT_EXTENSION = "crdt_sync.transport"
 
-# What a client sends when it means to go. Anything else is a lost connection, and its user gets the longer grace.
+# What a client sends when it means to go. After anything else but `FINAL_CODES` it comes back, and its user gets the longer
+# grace.
 GOODBYE_CODES = frozenset({1000, 1001, 1005})
 # What a client is closed with that would meet the same again.
 FINAL_CODES = frozenset({MessageTooBig.close_code, *range(4400, 4500)})
@@ -166,12 +167,12 @@ class SyncEndpoint:
         finally:
             parts.sessions.leave(connection)
             renewal.close()
-            room.leave(connection, properly=code in GOODBYE_CODES or connection.closing is not None)
+            code = connection.closing[0] if connection.closing else code
+            room.leave(connection, properly=code in GOODBYE_CODES or code in FINAL_CODES)
             if connection.closing is None:
                 writer.cancel()
             with contextlib.suppress(asyncio.CancelledError):
                 await writer
-            code = connection.closing[0] if connection.closing else code
             log.info(
                 "connection_closed",
                 extra={

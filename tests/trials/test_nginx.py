@@ -50,6 +50,17 @@ class Site:
         """Of each of the people, how long it was without a connection, each time that it lost one."""
         return [[gap / 1000 for gap in (await one.status())["gaps"]] for one in self.people]
 
+    def in_room(self, room: str) -> list[NodeClient]:
+        return [one for one, where in zip(self.people, self.rooms, strict=True) if where == room]
+
+    async def check_nobody_vanished(self) -> None:
+        """Whoever kept the connection saw everybody all the time."""
+        for one, room in zip(self.people, self.rooms, strict=True):
+            if (await one.status())["gaps"]:
+                continue
+            for other in self.in_room(room):
+                assert "removed" not in await one.awareness_log(other.client_id)
+
     async def until_all_are_back(self, timeout_s: float) -> None:
         await asyncio.gather(*(one.wait(synced=True, timeout_s=timeout_s) for one in self.people))
 
@@ -84,6 +95,7 @@ async def test_a_node_that_is_told_to_stop_loses_no_edit_and_its_clients_are_bac
         assert max(moved) < BACK_S
         codes = {close["code"] for one in here.people for close in (await one.status())["closes"]}
         assert codes == {1012}
+        await here.check_nobody_vanished()
         await here.check_nothing_is_lost(yjs)
         assert here.nodes[0].errors() == here.nodes[1].errors() == []
 
@@ -138,6 +150,7 @@ async def test_only_its_own_clients_notice_that_a_node_is_killed_and_they_are_ba
         moved = report(f"kill -9 with {people} clients", await here.gaps_s())
         assert len(moved) == people - before
         assert max(moved) < BACK_S
+        await here.check_nobody_vanished()
         await here.check_nothing_is_lost(yjs)
 
 
@@ -162,12 +175,19 @@ async def site(
         with require(lambda: Nginx([node.port for node in cluster.nodes])) as nginx:
             here = Site(cluster)
             for number in range(people):
-                room = f"trip-{number % (people // PEOPLE_PER_ROOM)}"
+                # NGINX takes turns, so half of each room's people are on one node.
+                room = f"trip-{number // PEOPLE_PER_ROOM}"
                 here.rooms.append(room)
                 here.written.setdefault(room, {})
                 version = VERSIONS[number % len(VERSIONS)]
                 here.people.append(await clients.create(nginx.url, room, version, synced=False))
             await here.until_all_are_back(20)
+            await asyncio.gather(
+                *(
+                    one.wait(present=[other.client_id for other in here.in_room(room)], timeout_s=20)
+                    for one, room in zip(here.people, here.rooms, strict=True)
+                )
+            )
             yield here
 
 
