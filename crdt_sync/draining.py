@@ -110,6 +110,7 @@ class Drain:
             pass
         finally:
             rooms.drain()
+            log.info("drained", extra={"rooms_not_stored": len(rooms.unsaved())})
             self.finished.set()
 
     def report(self, unsaved: Sequence[Unsaved]) -> None:

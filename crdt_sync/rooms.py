@@ -258,6 +258,15 @@ class Rooms:
         """Let nobody in any more."""
         self._draining = True
 
+    def require_open(self) -> None:
+        """Check that somebody may be let in at all.
+
+        Raises:
+            Draining: Nobody may.
+        """
+        if self._draining:
+            raise Draining("this node is going away")
+
     async def flush(self) -> bool:
         """Store everything that there is now, with a snapshot and a version of each room that wants one.
 

@@ -16,6 +16,7 @@ from auth import Credentials
 from ..connection import Connection, Transport, TransportClosed
 from ..errors import (
     DocumentGone,
+    Draining,
     InvalidRoomName,
     MessageTooBig,
     Overloaded,
@@ -106,6 +107,8 @@ class SyncEndpoint:
         client: Hashable = None
         try:
             name = room_name(scope)
+            # Before anything is spent on it: who comes back may knock here first, since others have more clients by now.
+            parts.rooms.require_open()
             credentials = read_credentials(scope, name)
             address = self._address(scope)
             with parts.limits.place(counted_as(address)) as place:
@@ -116,8 +119,8 @@ class SyncEndpoint:
                 async with parts.rooms.hold(name) as room:
                     await send(accept)
                     code = await self._serve(parts, room, credentials, Session(name, grant), scope, receive, send)
-        except (TooManyConnections, Overloaded) as error:
-            # There may be thousands a second; `limits` says so.
+        except (TooManyConnections, Overloaded, Draining) as error:
+            # There may be thousands a second; `limits` says so, and whoever goes away has said so.
             await _refuse(scope, send, error)
             return
         except DocumentGone as error:
