@@ -7,15 +7,15 @@ from pathlib import Path
 import pytest
 
 from crdt_sync.awareness import ClientState, write_states
-from crdt_sync.protocol import encode_awareness
+from crdt_sync.protocol import encode_awareness, encode_step_1
 from tests.support.api import request
 from tests.support.clients import NodeClients
 from tests.support.cluster import until
-from tests.support.raw import RawClient, Refused
+from tests.support.raw import RawClient
 from tests.support.server import ServerProcess
 
 ROOM = "trip-1"
-PINGS = {"CRDT_SYNC_PING_INTERVAL_S": "0.4", "CRDT_SYNC_PING_TIMEOUT_S": "0.6", "CRDT_SYNC_AWARENESS_GRACE_S": "0.5"}
+PINGS = {"CRDT_SYNC_PING_INTERVAL_S": "0.5", "CRDT_SYNC_PING_TIMEOUT_S": "2", "CRDT_SYNC_AWARENESS_GRACE_S": "0.5"}
 
 
 @pytest.mark.parametrize("buffers", ["empty", "full"])
@@ -23,23 +23,23 @@ async def test_a_client_that_answers_no_ping_is_gone_with_its_place_and_its_user
     buffers: str, tmp_path: Path, clients: NodeClients
 ) -> None:
     """Frozen, or cut off: its kernel, or nobody, takes what is sent to it."""
-    env = PINGS | {"CRDT_SYNC_CONNECTIONS_MAX": "2", "CRDT_SYNC_OUTBOX_BYTES_MAX": str(8 << 20)}
+    env = PINGS | {"CRDT_SYNC_CONNECTIONS_MAX": "2"}
     async with ServerProcess(tmp_path, env=env) as server:
         ann = await clients.create(server.url, ROOM)
+        if buffers == "full":
+            await ann.map_set("k", "x" * 8_000_000)
+            await ann.confirm(timeout_s=20)
         frozen = await RawClient.connect(server.url, ROOM)
         await frozen.send(encode_awareness(write_states([ClientState(7, 1, b'{"name":"bob"}')])))
+        if buffers == "full":
+            await frozen.send(encode_step_1(b"\x00"))
         await ann.wait(present=[7])
         began_at = time.monotonic()
-        if buffers == "full":
-            for _ in range(12):
-                await ann.map_set("k", "x" * 1_000_000)
-        with pytest.raises(Refused):
-            await RawClient.connect(server.url, ROOM)
 
-        await ann.wait(absent=[7], timeout_s=10)
+        await ann.wait(absent=[7], timeout_s=20)
 
         took_s = time.monotonic() - began_at
-        assert took_s < 8
+        assert 1 < took_s < 15
         listed = await request(server.url, "GET", "/api/v1/connections")
         assert [one["room"] for one in listed.json["connections"]] == [ROOM]
         async with await RawClient.connect(server.url, ROOM):
@@ -53,7 +53,7 @@ async def test_an_honest_client_that_is_quiet_outlives_many_pings(tmp_path: Path
     async with ServerProcess(tmp_path, env=PINGS) as server:
         ann = await clients.create(server.url, ROOM)
 
-        await asyncio.sleep(2.5)
+        await asyncio.sleep(3)
 
         assert (await ann.status())["closes"] == []
 
