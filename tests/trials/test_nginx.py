@@ -105,7 +105,7 @@ async def test_a_node_that_is_told_to_stop_loses_no_edit_and_its_clients_are_bac
 async def test_nodes_that_are_told_to_stop_while_postgresql_is_frozen_say_what_is_unsaved_and_clients_bring_it_back(
     people: int, frozen_postgres: PostgresServer, tmp_path: Path, clients: NodeClients, yjs: Yjs
 ) -> None:
-    deadline_s = 6 if people < 100 else 30
+    deadline_s = 4 if people < 100 else 30
     env = {"CRDT_SYNC_DRAIN_DEADLINE_S": str(deadline_s), "CRDT_SYNC_DRAIN_SPREAD_S": "1"}
     with require(RedisServer) as redis:
         async with site(people, tmp_path, frozen_postgres.create_database(), redis, clients, env) as here:
