@@ -15,8 +15,10 @@ served:
 
 import asyncio
 import errno
+import functools
 import logging
 import socket
+import ssl
 from collections import deque
 from collections.abc import Callable
 from typing import Any, Generic, TypeVar, cast
@@ -28,6 +30,7 @@ from uvicorn.server import ServerState
 
 from .gateway.client_address import client_address, counted_as
 from .limits import Limits, TokenBucket
+from .tls import Certificate
 
 # The kernel caps it by net.core.somaxconn.
 BACKLOG = 4096
@@ -43,25 +46,43 @@ BURST_S = 0.05
 BUSY = b"HTTP/1.1 503 Service Unavailable\r\nretry-after: 5\r\nconnection: close\r\ncontent-length: 0\r\n\r\n"
 # When there are no descriptors left: some are given back soon.
 EXHAUSTED_S = 0.1
+# How long a peer may take to answer the end of a TLS connection.
+TLS_END_S = 5.0
 
 T = TypeVar("T")
 
 log = logging.getLogger("crdt_sync.accepting")
 
 
-async def accept_forever(listener: socket.socket, protocol: Callable[[], asyncio.Protocol], limits: Limits) -> None:
+async def accept_forever(
+    listener: socket.socket,
+    protocol: Callable[[], asyncio.Protocol],
+    limits: Limits,
+    certificate: Certificate | None = None,
+) -> None:
     """Give each connection a protocol, not faster than the limit allows, until cancelled.
+
+    With TLS, that is when the handshake is complete. If too many have begun one, the oldest is dropped, as it is of those
+    that have yet to send a request.
 
     Args:
         listener: Listens.
         protocol: Makes one.
-        limits: Says how fast.
+        limits: Says how fast, and how many.
+        certificate: What is shown, if TLS is spoken.
     """
     loop = asyncio.get_running_loop()
     rate = limits.settings.accepts_per_s_max
     bucket = TokenBucket(rate, rate, now=loop.time())
     listener.setblocking(False)
-    starting: set[asyncio.Task[Any]] = set()
+    starting: dict[asyncio.Task[None], None] = {}
+
+    def started(task: asyncio.Task[None], connection: socket.socket) -> None:
+        starting.pop(task, None)
+        if task.cancelled():
+            # Perhaps before it had begun.
+            connection.close()
+
     accepted = 0
     while True:
         try:
@@ -72,9 +93,14 @@ async def accept_forever(listener: socket.socket, protocol: Callable[[], asyncio
             limits.note("descriptors", error)
             await asyncio.sleep(EXHAUSTED_S)
             continue
-        task = loop.create_task(_start(connection, protocol))
-        starting.add(task)
-        task.add_done_callback(starting.discard)
+        if len(starting) >= limits.capacity.upgrades:
+            limits.note("upgrades")
+            oldest = next(iter(starting))
+            del starting[oldest]
+            oldest.cancel()
+        task = loop.create_task(_start(connection, protocol, limits, certificate))
+        starting[task] = None
+        task.add_done_callback(functools.partial(started, connection=connection))
         accepted += 1
         wait_s = bucket.take(1, now=loop.time())
         if wait_s:
@@ -83,9 +109,29 @@ async def accept_forever(listener: socket.socket, protocol: Callable[[], asyncio
             await asyncio.sleep(wait_s)
 
 
-async def _start(connection: socket.socket, protocol: Callable[[], asyncio.Protocol]) -> None:
+async def _start(
+    connection: socket.socket,
+    protocol: Callable[[], asyncio.Protocol],
+    limits: Limits,
+    certificate: Certificate | None,
+) -> None:
+    loop = asyncio.get_running_loop()
     try:
-        await asyncio.get_running_loop().connect_accepted_socket(protocol, connection)
+        if certificate is None:
+            await loop.connect_accepted_socket(protocol, connection)
+        else:
+            await loop.connect_accepted_socket(
+                protocol,
+                connection,
+                ssl=certificate.context,
+                ssl_handshake_timeout=limits.settings.handshake_timeout_s,
+                ssl_shutdown_timeout=TLS_END_S,
+            )
+    except ConnectionAbortedError:
+        limits.note("request_timeout")
+    except ssl.SSLError as error:
+        # It speaks something else, HTTP perhaps, or doesn't like the certificate.
+        limits.note("tls_handshake", error.reason or error)
     except OSError:
         # Gone already.
         connection.close()

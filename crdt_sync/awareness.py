@@ -130,6 +130,8 @@ class Awareness:
         self._owned: dict[Hashable, set[int]] = {}
         self._changed: set[int] = set()
         self._changed_here: set[int] = set()
+        self.lively = False
+        """Whether what `take_changes` has to tell is more than that somebody is still there."""
         self.returned = False
         """Whether somebody has come who may ignore the clocks of those who are here, until `announce`."""
 
@@ -261,6 +263,7 @@ class Awareness:
         changed = sorted(self._changed)
         self._changed.clear()
         self._changed_here.clear()
+        self.lively = False
         return write_states(ClientState(c, self._entries[c].clock, self._entries[c].state) for c in changed)
 
     def take_changes_here(self) -> bytes | None:
@@ -341,6 +344,7 @@ class Awareness:
         self._owned[owner].add(client)
         if clock != entry.clock or state != entry.state:
             self._changed.add(client)
+        self.lively = self.lively or state != entry.state
         if not elsewhere and (client in self._changed or entry.elsewhere):
             self._changed.add(client)
             self._changed_here.add(client)
@@ -355,6 +359,7 @@ class Awareness:
         entry.clock, entry.state, entry.owner, entry.leaves_at = clock, NULL, None, None
         self._gone[client] = now
         self._changed.add(client)
+        self.lively = True
         if not entry.elsewhere:
             self._changed_here.add(client)
         if len(self._gone) > GONE_MAX:

@@ -148,6 +148,8 @@ class Connection:
         """When the frame came that is being received."""
         self.sent_at = now
         """When a frame last went out."""
+        self.active_at = now
+        """When it last said anything other than awareness."""
         self.closing: tuple[int, str] | None = None
         self._metrics = metrics or Metrics()
         self._transport = transport

@@ -112,6 +112,14 @@ class Flooding(SyncError):
     reason = "too many messages"
 
 
+class Idle(SyncError):
+    """For long, nothing has been said in either direction. Whoever comes back to the page connects anew."""
+
+    status = 408
+    close_code = 4408
+    reason = "idle"
+
+
 class DocumentFull(SyncError):
     """The document is as large as it may be. Only deletes are taken.
 

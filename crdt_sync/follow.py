@@ -181,6 +181,11 @@ class Follower:
             and not any(source.unstored for source in self._sources.values())
         )
 
+    @property
+    def published(self) -> bool:
+        """Whether what was accepted here has gone out to the log and the other nodes, as far as is known."""
+        return not self._outgoing and self._bus.problem is None
+
     # ------------------------------------------------------------------------------------------------- from the room
 
     def accepted(self, update: bytes) -> None:

@@ -104,6 +104,16 @@ class Journal:
         """Since when (the loop's time) the store fails to take what is due; None while it doesn't fail."""
         return self._failing_since
 
+    def unstored(self) -> dict[str, tuple[int, int]]:
+        """By the log's name, how many updates aren't stored yet, and how many bytes. Any thread may ask."""
+        found: dict[str, tuple[int, int]] = {}
+        committing = self._committing
+        for batch in [*([committing] if committing is not None else ()), *list(self._batches)]:
+            for run in list(batch.runs):
+                count, size = found.get(run.log.name, (0, 0))
+                found[run.log.name] = count + len(run.updates), size + sum(map(len, list(run.updates)))
+        return found
+
     def require_space(self, size: int) -> None:
         """Check that an update of `size` bytes may be added.
 
@@ -162,9 +172,7 @@ class Journal:
             self._hurry.clear()
             # What arrives meanwhile may still get into the last of these, or waits for the next interval.
             for _ in range(len(self._batches)):
-                self._committing = self._batches.popleft()
-                await self._commit(self._committing)
-                self._committing = None
+                await self._commit(self._batches.popleft())
 
     async def _commit(self, batch: _Batch) -> None:
         accepted_at = datetime.now(UTC)
@@ -172,7 +180,9 @@ class Journal:
             Entry(document=run.log.name, updates=run.updates, accepted_at=accepted_at, user_id=run.user)
             for run in batch.runs
         ]
+        self._committing = batch
         seqs = await self._append(entries)
+        self._committing = None
         self._metrics.confirm_seconds.observe(asyncio.get_running_loop().time() - batch.began_at)
         self._committed = batch.upto
         self._unstored_bytes -= batch.size

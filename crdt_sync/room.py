@@ -29,6 +29,7 @@ from .errors import (
     DocumentFull,
     DocumentGone,
     Draining,
+    Idle,
     MessageTooBig,
     ProtocolError,
     ReadOnly,
@@ -187,6 +188,8 @@ class Room:
         """Whether it has nothing later."""
         self.content_bytes = 0
         """What the document occupies, about: its last state, and all that came since."""
+        self.active_at = float("-inf")
+        """When an update, or more of awareness than signs of life, last went to everybody here."""
         self.load: Load | None = None
         """How busy the node is: then awareness is passed on less often."""
         self._metrics = metrics or Metrics()
@@ -634,6 +637,8 @@ class Room:
                 if now - connection.sent_at >= settings.keep_alive_interval_s:
                     kept_alive += connection.relay(keep_alive)
             connection.check(now=now, stalled_max_s=settings.slow_reader_timeout_s)
+            if 0 < settings.idle_timeout_s <= now - max(self.active_at, connection.active_at):
+                connection.close(Idle.close_code, Idle.reason)
         self._metrics.sent.count(AWARENESS_KIND, len(keep_alive), kept_alive)
         self._awareness.expire(now=now)
         self._schedule_awareness()
@@ -754,6 +759,7 @@ class Room:
             frame = Timed(frame)
             frame.received_at = sender.received_at
         receivers = 0
+        self.active_at = asyncio.get_running_loop().time()
         for connection in self.connections:
             if connection is not sender:
                 receivers += connection.relay(frame)
@@ -761,6 +767,8 @@ class Room:
         metrics.fan_out.observe(receivers)
 
     def _receive(self, connection: Connection, message: Message) -> None:
+        if not isinstance(message, AwarenessUpdate):
+            connection.active_at = asyncio.get_running_loop().time()
         match message:
             case SyncUpdate(update):
                 if connection.session.may_write:
@@ -821,10 +829,13 @@ class Room:
         told = self._awareness.take_changes_here()
         if told is not None:
             self.others.awareness(told)
+        lively = self._awareness.lively
         changes = self._awareness.take_changes()
         if changes is None:
             return
         self._awareness_sent_at = asyncio.get_running_loop().time()
+        if lively:
+            self.active_at = self._awareness_sent_at
         frame = encode_awareness(changes)
         # To the sender too: y-websocket drops a connection on which it hears nothing for 30 s.
         receivers = sum([connection.relay(frame) for connection in self.connections])

@@ -104,6 +104,18 @@ class _Entry:
         self.closed.set()
 
 
+@dataclass(frozen=True, slots=True)
+class Unsaved:
+    """What of one room isn't stored."""
+
+    room: str
+    updates: int
+    size: int
+    """Bytes."""
+    published: bool
+    """Whether it has gone out to Redis: its log has it for a minute, in which a node that runs stores it."""
+
+
 class Rooms:
     """The open rooms of one node.
 
@@ -250,22 +262,55 @@ class Rooms:
                 group.create_task(self._bury_forever())
                 group.create_task(self._sweep_forever(self.nodes))
 
-    async def close(self) -> list[str]:
-        """Close all clients, store everything, within `shutdown_timeout_s`.
+    def drain(self) -> None:
+        """Let nobody in any more."""
+        self._draining = True
+
+    def require_open(self) -> None:
+        """Check that somebody may be let in at all.
+
+        Raises:
+            Draining: Nobody may.
+        """
+        if self._draining:
+            raise Draining("this node is going away")
+
+    async def flush(self) -> bool:
+        """Store everything that there is now, with a snapshot and a version of each room that wants one.
 
         Returns:
-            The rooms of which something could not be stored.
+            Whether that is all: nothing has come meanwhile.
         """
-        self._draining = True
-        opened = list(self)
-        for room in opened:
+        await self._journal.flush()
+        await self._checkpoints.write([room for room in list(self) if room.wants_checkpoint])
+        await self._take_versions(leaving=True)
+        return not self._journal.unstored_bytes
+
+    def unsaved(self) -> list[Unsaved]:
+        """What isn't stored, by name. Any thread may ask."""
+        found = []
+        for name, (updates, size) in sorted(self._journal.unstored().items()):
+            entry = self._entries.get(name)
+            published = entry is not None and entry.follower is not None and entry.follower.published
+            found.append(Unsaved(name, updates, size, published))
+        return found
+
+    async def close(self, timeout_s: float | None = None) -> list[Unsaved]:
+        """Close all clients, store everything, and take leave of the other nodes.
+
+        Args:
+            timeout_s: How long storing may take; `drain_deadline_s`, if not given.
+
+        Returns:
+            What could not be stored.
+        """
+        self.drain()
+        for room in list(self):
             room.close()
         await self._suspects.close()
         try:
-            async with asyncio.timeout(self._settings.shutdown_timeout_s):
-                await self._journal.flush()
-                await self._checkpoints.write([room for room in opened if room.wants_checkpoint])
-                await self._take_versions(leaving=True)
+            async with asyncio.timeout(self._settings.drain_deadline_s if timeout_s is None else timeout_s):
+                await self.flush()
         except TimeoutError:
             pass
         finally:
@@ -274,7 +319,7 @@ class Rooms:
                 entry.close()
             if self.nodes is not None:
                 self.nodes.leave()
-        return sorted(room.name for room in opened if room.unstored)
+        return self.unsaved()
 
     async def _judge_suspects(self, name: str) -> None:
         """Find out what processes of this machine died of in this room, before that is tried here."""
@@ -592,7 +637,8 @@ class Rooms:
         while True:
             await asyncio.sleep(SWEEP_S)
             # One node does it. If two take themselves for that one, some updates are stored twice.
-            if nodes.knows_who_lives(now=asyncio.get_running_loop().time()) and nodes.node == min(nodes.living()):
+            now = asyncio.get_running_loop().time()
+            if not self._draining and nodes.knows_who_lives(now=now) and nodes.node == min(nodes.living()):
                 try:
                     await self._sweep(nodes)
                 except BusUnavailable:

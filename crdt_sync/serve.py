@@ -11,31 +11,32 @@ import resource
 import socket
 import sys
 import tempfile
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, cast
+from typing import cast
 
 import uvicorn
 
 from persistence import Store, StoreError
 
 from . import logs
-from .accepting import BACKLOG, HEAD_BYTES_MAX, KEEP_ALIVE_S, Entrance, accept_forever, http_protocol
+from .accepting import BACKLOG, HEAD_BYTES_MAX, KEEP_ALIVE_S, Entrance, http_protocol
 from .archiving import make_archive
 from .bus import InvalidBusUrl, open_bus
 from .commands import CommandFailed
-from .document import Document
 from .gateway.app import create_app
 from .gateway.probes import Probes
 from .keys import configured_verifier
 from .limits import Capacity, Limits
 from .ops_port import ops_port
+from .server import Server
 from .settings import Settings
 from .siblings import Siblings
 from .stores import make_store, open_when_reachable
+from .tls import Certificate, InvalidCertificate
 from .transport import WebSocketProtocol
-from .workers import Workers
+from .workers import Orders, Workers
 
 log = logging.getLogger("crdt_sync.serve")
 
@@ -51,12 +52,13 @@ def serve(settings: Settings) -> bool:
         Whether everything that was accepted is stored.
 
     Raises:
-        CannotServe: The port or the store can't be used, or several processes can't share what is configured.
+        CannotServe: The port, the certificate or the store can't be used, or several processes can't share what is configured.
     """
     # A panic in native code would otherwise spend up to 100 ms on a backtrace that nobody reads.
     os.environ.setdefault("RUST_BACKTRACE", "0")
     logs.configure(settings.log_level)
     guarded = _check_guarded(settings)
+    _certificate(settings)
     stored = asyncio.run(_check_store(settings))
     with contextlib.ExitStack() as stack:
         listener = stack.enter_context(_listen(settings.host, settings.port))
@@ -69,10 +71,13 @@ def serve(settings: Settings) -> bool:
             return run_node(settings, listener, banner, ops=ops)
         print(banner, file=sys.stderr, flush=True)
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="crdt-sync-")))
-        return Workers(settings.workers, run_worker, (settings, listener, ops, folder)).run()
+        arguments = (settings, listener, ops, folder)
+        return Workers(settings.workers, run_worker, arguments, deadline_s=settings.drain_deadline_s).run()
 
 
-def run_worker(settings: Settings, listener: socket.socket, ops: socket.socket | None, folder: Path) -> bool:
+def run_worker(
+    settings: Settings, listener: socket.socket, ops: socket.socket | None, folder: Path, orders: Orders
+) -> bool:
     """Be one of several processes on a port.
 
     Args:
@@ -80,21 +85,23 @@ def run_worker(settings: Settings, listener: socket.socket, ops: socket.socket |
         listener: Listens.
         ops: Listens for who looks after the server, if that has a port of its own.
         folder: Where they meet.
+        orders: Say when to end.
     """
     os.environ.setdefault("RUST_BACKTRACE", "0")
     logs.configure(settings.log_level)
-    return run_node(settings, listener, None, ops=ops, siblings=Siblings(folder, settings.workers))
+    return run_node(settings, listener, ops=ops, siblings=Siblings(folder, settings.workers), orders=orders)
 
 
 def run_node(
     settings: Settings,
     listener: socket.socket,
-    banner: str | None,
+    banner: str | None = None,
     *,
     ops: socket.socket | None = None,
     siblings: Siblings | None = None,
+    orders: Orders | None = None,
 ) -> bool:
-    """Run one node on a socket that listens, until a signal ends it; returns whether everything is stored."""
+    """Run one node on a socket that listens, until a signal or its orders end it; returns whether everything is stored."""
     app = create_app(settings)
     app.state.siblings = siblings
     limits: Limits = app.state.limits
@@ -111,7 +118,8 @@ def run_node(
         ws_ping_interval=settings.ping_interval_s,
         ws_ping_timeout=settings.ping_timeout_s,
         timeout_keep_alive=KEEP_ALIVE_S,
-        timeout_graceful_shutdown=3,
+        # By then, all WebSockets are closed: this is for requests that are being answered.
+        timeout_graceful_shutdown=1,
         loop="auto",
         http=http_protocol(Entrance(limits)),
         h11_max_incomplete_event_size=HEAD_BYTES_MAX,
@@ -123,8 +131,10 @@ def run_node(
         proxy_headers=False,
     )
     gc.collect()
-    _Server(config, listener, limits, banner, _aside(app.state.probes, ops, siblings)).run(sockets=[])
-    return not app.state.unstored
+    aside = _aside(app.state.probes, ops, siblings)
+    server = Server(config, app.state, listener, limits, _certificate(settings), banner, orders, aside)
+    server.run(sockets=[])
+    return server.report()
 
 
 @contextlib.asynccontextmanager
@@ -138,70 +148,13 @@ async def _aside(probes: Probes, ops: socket.socket | None, siblings: Siblings |
         yield
 
 
-def _warm_up() -> None:
-    """Do now what would hold up the event loop later."""
-    Document()  # in a running loop, the first one imports what it needs there
-    # What is there for good is kept out of garbage collections, which walk over everything.
-    gc.freeze()
-
-
-class _Server(uvicorn.Server):
-    """uvicorn, but for accepting connections."""
-
-    def __init__(
-        self,
-        config: uvicorn.Config,
-        listener: socket.socket,
-        limits: Limits,
-        banner: str | None,
-        aside: contextlib.AbstractAsyncContextManager[None],
-    ) -> None:
-        super().__init__(config)
-        self._aside = aside
-        self._listener = listener
-        self._limits = limits
-        self._banner = banner
-        self._accepting: asyncio.Task[None] | None = None
-
-    async def serve(self, sockets: list[socket.socket] | None = None) -> None:
-        # Before the store can be reached, and until everything else has ended.
-        async with self._aside:
-            await super().serve(sockets=sockets)
-
-    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        await super().startup(sockets=sockets)
-        if self.started:
-            _warm_up()
-            make = functools.partial(
-                cast(Callable[..., Any], self.config.http_protocol_class),
-                config=self.config,
-                server_state=self.server_state,
-                app_state=self.lifespan.state,
-            )
-            self._accepting = asyncio.create_task(accept_forever(self._listener, make, self._limits))
-            self._accepting.add_done_callback(self._end_with)
-            if self._banner is not None:
-                print(self._banner, file=sys.stderr, flush=True)
-
-    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        if self._accepting is not None:
-            self._accepting.cancel()
-            await asyncio.wait([self._accepting])
-        self._listener.close()
-        await super().shutdown(sockets=sockets)
-
-    def _end_with(self, accepting: asyncio.Task[None]) -> None:
-        """A server that has stopped accepting by a bug must not go on as if it were there."""
-        if not accepting.cancelled() and accepting.exception() is not None:
-            log.critical("accepting_failed", exc_info=accepting.exception())
-            self.should_exit = True
-
-    @contextlib.contextmanager
-    def capture_signals(self) -> Iterator[None]:
-        # uvicorn raises the signal again when it is done; a server that was asked to stop and did has exit code 0.
-        with contextlib.suppress(KeyboardInterrupt), super().capture_signals():
-            yield
-            self._captured_signals.clear()
+def _certificate(settings: Settings) -> Certificate | None:
+    if settings.ssl_certfile is None:
+        return None
+    try:
+        return Certificate(settings.ssl_certfile, settings.ssl_keyfile)
+    except InvalidCertificate as error:
+        raise CannotServe(f"CRDT_SYNC_SSL_CERTFILE: {error}") from error
 
 
 def _check_guarded(settings: Settings) -> bool:
@@ -281,7 +234,7 @@ def _listen(host: str, port: int, setting: str | None = None) -> socket.socket:
 
 def _banner(settings: Settings, port: int, stored: str, guarded: bool) -> str:
     host = f"[{settings.host}]" if ":" in settings.host else settings.host
-    url = f"ws://{host}:{port}"
+    url = f"{'ws' if settings.ssl_certfile is None else 'wss'}://{host}:{port}"
     shared = f"\n  processes      {settings.workers}, which meet in Redis" if settings.workers > 1 else ""
     options = ""
     if guarded:

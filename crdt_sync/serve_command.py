@@ -30,6 +30,8 @@ def add_parsers(commands: Commands) -> None:
     command.add_argument(
         "--workers", help="how many processes serve the port (default 1); more than one need Redis and PostgreSQL"
     )
+    command.add_argument("--ssl-certfile", metavar="PATH", help="speak TLS, with this certificate chain (PEM)")
+    command.add_argument("--ssl-keyfile", metavar="PATH", help="the certificate's key (PEM), if it isn't in that file")
     command.add_argument(
         "--insecure-open",
         action="store_const",

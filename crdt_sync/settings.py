@@ -128,6 +128,10 @@ class Settings(BaseSettings):
         "update is dropped.",
     )
     grant_timeout_s: float = Field(10.0, gt=0, description="How long judging a credential may take.")
+    ssl_certfile: Path | None = Field(
+        None, description="A certificate, as PEM, with those between it and its root behind it: then TLS is spoken."
+    )
+    ssl_keyfile: Path | None = Field(None, description="Its key, as PEM, if that isn't in the same file.")
     workers: int = Field(1, ge=1, le=256, description="How many processes serve the port, each a node of its own.")
     black_box_folder: Path | None = Field(
         None,
@@ -181,8 +185,20 @@ class Settings(BaseSettings):
     open_timeout_s: float = Field(
         10.0, gt=0, description="A client that waits longer than this for its room is told to try again."
     )
-    shutdown_timeout_s: float = Field(
-        10.0, gt=0, description="How long a stopping server tries to store what isn't stored yet."
+    drain_notice_s: float = Field(
+        0.0,
+        ge=0,
+        description="How long a stopping server says that it isn't ready, and serves as usual, before it sends clients away.",
+    )
+    drain_spread_s: float = Field(
+        5.0,
+        ge=0,
+        description="Over how long a stopping server closes its clients (1012), a hundred a second at least.",
+    )
+    drain_deadline_s: float = Field(
+        30.0,
+        gt=0,
+        description="So long after it was told to stop, a server has ended, whether everything could be stored or not.",
     )
     keep_alive_interval_s: float = Field(
         20.0,
@@ -193,6 +209,11 @@ class Settings(BaseSettings):
     )
     ping_interval_s: float = Field(25.0, gt=0, description="How often a WebSocket ping is sent.")
     ping_timeout_s: float = Field(35.0, gt=0, description="A client that doesn't answer a ping for this long is gone.")
+    idle_timeout_s: float = Field(
+        0.0,
+        ge=0,
+        description="A client to and from which nothing went for this long but signs of life is closed (4408). 0: never.",
+    )
     slow_reader_timeout_s: float = Field(
         30.0,
         gt=0,
@@ -313,6 +334,22 @@ class Settings(BaseSettings):
                     f"{PREFIX}{bound.upper()} ({getattr(self, bound)}) must be at least {PREFIX}MESSAGE_BYTES_MAX "
                     f"({self.message_bytes_max}), or large messages could never be received"
                 )
+        return self
+
+    @model_validator(mode="after")
+    def _keys_have_certificates(self) -> "Settings":
+        if self.ssl_keyfile is not None and self.ssl_certfile is None:
+            raise ValueError(f"{PREFIX}SSL_KEYFILE is of no use without {PREFIX}SSL_CERTFILE")
+        return self
+
+    @model_validator(mode="after")
+    def _clients_are_gone_before_the_deadline(self) -> "Settings":
+        if self.drain_notice_s + self.drain_spread_s >= self.drain_deadline_s:
+            raise ValueError(
+                f"{PREFIX}DRAIN_DEADLINE_S ({self.drain_deadline_s:g}) must be more than {PREFIX}DRAIN_NOTICE_S and "
+                f"{PREFIX}DRAIN_SPREAD_S together ({self.drain_notice_s + self.drain_spread_s:g}), or nothing could be "
+                "stored afterwards"
+            )
         return self
 
     @model_validator(mode="after")

@@ -85,9 +85,10 @@ class WebSocketProtocol(WebSocketsSansIOProtocol, asyncio.BufferedProtocol):
                 timer.cancel()
         super().connection_lost(exc)
 
-    def get_buffer(self, sizehint: int) -> bytearray:
+    def get_buffer(self, sizehint: int) -> memoryview:
         """Where the transport puts what it reads."""
-        return _buffer
+        # Of TLS, it reads into slices: those of a bytearray would be copies.
+        return memoryview(_buffer)
 
     def buffer_updated(self, nbytes: int) -> None:
         """The transport has read something."""
@@ -126,6 +127,11 @@ class WebSocketProtocol(WebSocketsSansIOProtocol, asyncio.BufferedProtocol):
             super().handle_ping()
         else:
             self.conn.data_to_send()
+
+    def keepalive_timeout(self) -> None:
+        super().keepalive_timeout()
+        # What was written is waited for, and whoever answers no ping may read nothing either.
+        self.loop.call_later(LINGER_S, self.transport.abort)
 
     def handle_parser_exception(self) -> None:
         closed = self.conn.close_sent

@@ -27,7 +27,7 @@ SETTINGS = quick_settings(
     room_idle_s=3.0,
     version_interval_s=2.0,
     open_timeout_s=3.0,
-    shutdown_timeout_s=3.0,
+    drain_deadline_s=3.0,
     outbox_bytes_max=1024,
     awareness_grace_s=2.0,
 )

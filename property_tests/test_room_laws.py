@@ -103,7 +103,7 @@ class Trial:
             room_idle_s=1,
             checkpoint_interval_s=1,
             outbox_bytes_max=1024,
-            shutdown_timeout_s=5,
+            drain_deadline_s=5,
             open_timeout_s=2,
         )
 

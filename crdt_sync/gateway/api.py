@@ -22,6 +22,7 @@ from ..moments import iso_of
 from ..pacing import unhurried
 from ..rooms import FORGET_AFTER_S
 from ..sessions import Stay
+from ..urgency import Urgency
 from .calls import (
     JSON,
     SMALL_BODY_BYTES_MAX,
@@ -268,6 +269,20 @@ async def unrevoke(call: Call) -> Response:
     return Response(status_code=204)
 
 
+async def drain(call: Call) -> Response:
+    """Have this node go away, and with it all that serve the same port: as SIGTERM does. Asked again, nothing changes."""
+    draining = call.parts.drain
+    if not draining.urgency:
+        draining.tell_others()
+        draining.ask(Urgency.DRAIN)
+    answer = {
+        "draining": True,
+        "connections": len(call.parts.sessions),
+        "ends_within_s": round(draining.ends_in_s(), 3),
+    }
+    return JSONResponse(answer, status_code=202)
+
+
 OPERATIONS: tuple[Operation, ...] = (
     Operation("GET", "/rooms", Right.READ, list_rooms, any_room=True, query=("prefix", "contains", "after", "limit")),
     Operation("GET", "/rooms/{room}", Right.READ, show_room),
@@ -282,6 +297,7 @@ OPERATIONS: tuple[Operation, ...] = (
     Operation("GET", "/open", Right.READ, list_open, any_room=True, query=("limit",)),
     Operation("GET", "/connections", Right.ADMIN, list_connections, query=("order", "contains", "after", "limit")),
     Operation("DELETE", "/connections/{connection}", Right.ADMIN, close_connection, query=("code", "since")),
+    Operation("POST", "/drain", Right.ADMIN, drain),
     Operation("GET", "/revocations", Right.ADMIN, list_revocations),
     Operation("POST", "/revocations", Right.ADMIN, revoke, body=JSON),
     Operation("DELETE", "/revocations/{kind}/{value}", Right.ADMIN, unrevoke),

@@ -21,6 +21,7 @@ from persistence import Store
 from ..archiving import Archiving, make_archive
 from ..blackbox import BlackBox, NoBlackBox
 from ..bus import open_bus
+from ..draining import Drain
 from ..going_back import GoingBack
 from ..journal import Journal
 from ..keys import configured_verifier
@@ -84,11 +85,12 @@ def create_app(settings: Settings | None = None, *, token_verifier: TokenVerifie
         load = Load(chosen, limits, metrics)
         box = _make_box(chosen, store)
         rooms = Rooms(store, journal, chosen, bus, box, load, archiving, metrics)
+        drain = Drain(chosen)
         revocations = Revocations(store, rooms.nodes, leeway_s=chosen.jwt_leeway_s)
         await revocations.open()
         if verifier is not None:
             await verifier.open()
-        app.state.parts = Parts(
+        app.state.parts = parts = Parts(
             store=store,
             archiving=archiving,
             bus=bus,
@@ -98,6 +100,7 @@ def create_app(settings: Settings | None = None, *, token_verifier: TokenVerifie
             sessions=Sessions(revocations),
             revocations=revocations,
             readiness=Readiness(store, journal, bus, load),
+            drain=drain,
             limits=limits,
             load=load,
             metrics=metrics,
@@ -110,6 +113,7 @@ def create_app(settings: Settings | None = None, *, token_verifier: TokenVerifie
             _start(rooms.run(), "rooms"),
             _start(revocations.run(), "revocations"),
             _start(load.run(), "load"),
+            _start(drain.run(parts.sessions, rooms, parts.readiness), "drain"),
         ]
         try:
             yield
@@ -118,10 +122,10 @@ def create_app(settings: Settings | None = None, *, token_verifier: TokenVerifie
                 await _stop(task)
             if verifier is not None:
                 await verifier.close()
-            app.state.unstored = await rooms.close()
+            unsaved = await rooms.close(drain.left_s())
+            app.state.unstored = [one.room for one in unsaved]
             # Before anything else that may take its time: whoever stops us may be about to lose patience.
-            if app.state.unstored:
-                log.critical("edits_not_stored", extra={"rooms": app.state.unstored})
+            drain.report(unsaved)
             await _stop(journaling)
             if bus is not None:
                 await bus.close()

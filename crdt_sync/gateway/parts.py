@@ -7,6 +7,7 @@ from persistence import Store
 
 from ..archiving import Archiving
 from ..bus import Bus
+from ..draining import Drain
 from ..going_back import GoingBack
 from ..journal import Journal
 from ..limits import Limits
@@ -32,6 +33,7 @@ class Parts:
     sessions: Sessions
     revocations: Revocations
     readiness: Readiness
+    drain: Drain
     limits: Limits
     load: Load
     metrics: Metrics

@@ -16,6 +16,7 @@ from auth import Credentials
 from ..connection import Connection, Transport, TransportClosed
 from ..errors import (
     DocumentGone,
+    Draining,
     InvalidRoomName,
     MessageTooBig,
     Overloaded,
@@ -42,7 +43,8 @@ RESERVED = "api/"
 # An ASGI extension of our own WebSocket protocol class (`transport`): {"transport": asyncio.Transport}.
 TRANSPORT_EXTENSION = "crdt_sync.transport"
 
-# What a client sends when it means to go. Anything else is a lost connection, and its user gets the longer grace.
+# What a client sends when it means to go. After anything else but `FINAL_CODES` it comes back, and its user gets the longer
+# grace.
 GOODBYE_CODES = frozenset({1000, 1001, 1005})
 # What a client is closed with that would meet the same again.
 FINAL_CODES = frozenset({MessageTooBig.close_code, *range(4400, 4500)})
@@ -105,6 +107,8 @@ class SyncEndpoint:
         client: Hashable = None
         try:
             name = room_name(scope)
+            # Before anything is spent on it: who comes back may knock here first, since others have more clients by now.
+            parts.rooms.require_open()
             credentials = read_credentials(scope, name)
             address = self._address(scope)
             with parts.limits.place(counted_as(address)) as place:
@@ -115,8 +119,8 @@ class SyncEndpoint:
                 async with parts.rooms.hold(name) as room:
                     await send(accept)
                     code = await self._serve(parts, room, credentials, Session(name, grant), scope, receive, send)
-        except (TooManyConnections, Overloaded) as error:
-            # There may be thousands a second; `limits` says so.
+        except (TooManyConnections, Overloaded, Draining) as error:
+            # There may be thousands a second; `limits` says so, and whoever goes away has said so.
             await _refuse(scope, send, error)
             return
         except DocumentGone as error:
@@ -170,12 +174,12 @@ class SyncEndpoint:
         finally:
             parts.sessions.leave(connection)
             renewal.close()
-            room.leave(connection, properly=code in GOODBYE_CODES or connection.closing is not None)
+            code = connection.closing[0] if connection.closing else code
+            room.leave(connection, properly=code in GOODBYE_CODES or code in FINAL_CODES)
             if connection.closing is None:
                 writer.cancel()
             with contextlib.suppress(asyncio.CancelledError):
                 await writer
-            code = connection.closing[0] if connection.closing else code
             parts.metrics.note_close(code)
             log.info(
                 "connection_closed",

@@ -61,6 +61,7 @@ STATUSES: Mapping[str, tuple[int, int, int, int]] = {
     "GET /open": (200, 200, 200, 200),
     "GET /connections": (403, 403, 403, 403),
     "DELETE /connections/{connection}": (403, 403, 403, 403),
+    "POST /drain": (403, 403, 403, 403),
     "GET /revocations": (403, 403, 403, 403),
     "POST /revocations": (403, 403, 403, 403),
     "DELETE /revocations/{kind}/{value}": (403, 403, 403, 403),

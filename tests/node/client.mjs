@@ -34,9 +34,10 @@ const pause = ms => new Promise(resolve => setTimeout(resolve, ms))
 const turn = () => new Promise(resolve => setImmediate(resolve))
 
 class Client {
-  constructor ({ version, url, room, params = {}, connect = true, clientId, state }) {
+  constructor ({ version, url, room, params = {}, connect = true, clientId, state, ca }) {
     const { Provider, dialect } = stock[version]
     this.dialect = dialect
+    this.ca = ca
     this.Y = dialect.Y
     this.doc = new this.Y.Doc()
     if (clientId !== undefined) this.doc.clientID = clientId
@@ -47,6 +48,8 @@ class Client {
     this.opened = 0
     this.closes = []
     this.refusals = []
+    this.lostAt = undefined
+    this.gaps = [] // ms from the loss of each connection until synced again
     this.heard = 0 // updates of others
     this.framesIn = 0
     this.bytesIn = 0
@@ -59,6 +62,11 @@ class Client {
       this.changes++
       if (origin === this.provider) this.heard++
       else if (this.keepUpdates) this.updates.push(base64(update))
+    })
+    this.provider.on('sync', synced => {
+      if (!synced || this.lostAt === undefined) return
+      this.gaps.push(Math.round(performance.now() - this.lostAt))
+      this.lostAt = undefined
     })
     for (const event of ['status', 'sync', 'connection-close']) this.provider.on(event, () => this.changes++)
     this.provider.awareness.on('change', ({ added, updated, removed }) => {
@@ -74,9 +82,9 @@ class Client {
     const client = this
     return class extends WebSocket {
       constructor (address, protocols) {
-        super(address, protocols, { perMessageDeflate: false })
-        this.on('open', () => { client.opened++; client.changes++ })
-        this.on('close', (code, reason) => { client.closes.push({ code, reason: String(reason) }); client.changes++ })
+        super(address, protocols, { perMessageDeflate: false, ca: client.ca })
+        this.on('open', () => { this.wasOpen = true; client.opened++; client.changes++ })
+        this.on('close', (code, reason) => { if (this.wasOpen) client.lostAt ??= performance.now(); client.closes.push({ code, reason: String(reason) }); client.changes++ })
         this.on('error', error => { client.refusals.push(error.message); client.changes++ })
         this.on('message', data => { client.framesIn++; client.bytesIn += data.byteLength ?? data.length })
       }
@@ -117,10 +125,10 @@ class Client {
   }
 
   status () {
-    const { provider, doc, opened, closes, refusals, heard, framesIn, bytesIn } = this
+    const { provider, doc, opened, closes, gaps, refusals, heard, framesIn, bytesIn } = this
     const buffered = provider.ws?.bufferedAmount ?? 0
     const { wsconnected: connected, synced, shouldConnect } = provider
-    return { clientId: doc.clientID, connected, synced, shouldConnect, opened, closes, refusals, heard, framesIn, bytesIn, buffered }
+    return { clientId: doc.clientID, connected, synced, shouldConnect, opened, closes, gaps, refusals, heard, framesIn, bytesIn, buffered }
   }
 
   socket () {

@@ -182,7 +182,8 @@ class NodeClient:
 
         Returns:
             `clientId`, `connected`, `synced`, `shouldConnect` (whether the provider wants to be connected), `opened`
-            (count), `closes` (list of `code` and `reason`; 1006 for refused attempts too), `refusals` (texts such as
+            (count), `closes` (list of `code` and `reason`; 1006 for refused attempts too), `gaps` (how
+            many ms each loss of a connection lasted, until it was synced again), `refusals` (texts such as
             "Unexpected server response: 403"), `heard` (updates of others), `framesIn`, `bytesIn`, `buffered`
             (bytes not yet sent).
         """
@@ -379,6 +380,7 @@ class NodeClients:
         state: Mapping[str, Any] | None = None,
         params: Mapping[str, str] | None = None,
         client_id: int | None = None,
+        ca: str | None = None,
     ) -> NodeClient:
         """Make a stock npm client.
 
@@ -391,9 +393,10 @@ class NodeClients:
             state: Its awareness state before it connects; by default `{}`, as the provider sets it.
             params: For the query of its URL.
             client_id: Instead of a random one.
+            ca: The authority that it trusts, as PEM, for `wss:`.
         """
         name = f"{version}/{next(self._names)}"
-        optional = {"state": state, "params": params, "clientId": client_id}
+        optional = {"state": state, "params": params, "clientId": client_id, "ca": ca}
         given = {key: value for key, value in optional.items() if value is not None}
         made = await self._node.ask(
             "create", client=name, version=version, url=url, room=room, connect=connect, **given

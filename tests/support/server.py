@@ -114,16 +114,30 @@ class ServerProcess:
         Raises:
             AssertionError: Its exit code isn't 0, or it took longer than `timeout_s` (then it is killed); with its log.
         """
-        process = self._running()
+        self._running()
         self.thaw()
-        process.send_signal(signal.SIGINT)
+        self.tell(signal.SIGINT)
+        code = await self.ended(timeout_s=timeout_s)
+        assert code == 0, f"the server stopped with exit code {code}:\n{self.log}"
+
+    def tell(self, number: signal.Signals) -> None:
+        """Send it a signal."""
+        self._running().send_signal(number)
+
+    async def ended(self, *, timeout_s: float = 20) -> int:
+        """Wait until it has ended, as it was told to; returns the exit code.
+
+        Raises:
+            AssertionError: It took longer than `timeout_s` (then it is killed); with its log.
+        """
+        assert self._process is not None, "the server isn't running"
         try:
-            code = await _ended(process, timeout_s)
+            code = await _ended(self._process, timeout_s)
         except TimeoutError:
             self.kill()
-            raise AssertionError(f"the server didn't stop within {timeout_s} s:\n{self.log}") from None
+            raise AssertionError(f"the server didn't end within {timeout_s} s:\n{self.log}") from None
         self._process = None
-        assert code == 0, f"the server stopped with exit code {code}:\n{self.log}"
+        return code
 
     def kill(self) -> None:
         """End it with SIGKILL: it gets no chance to store anything. Does nothing if it has ended."""

@@ -3,6 +3,7 @@
 import asyncio
 import resource
 import sqlite3
+import time
 from contextlib import closing
 from pathlib import Path
 
@@ -17,6 +18,7 @@ from tests.support.yjs import Yjs
 from tests.trials.test_kill import what_yjs_reads
 
 ROOM = "trip-1"
+QUICK = {"CRDT_SYNC_DRAIN_DEADLINE_S": "2", "CRDT_SYNC_DRAIN_SPREAD_S": "0"}
 
 
 @pytest.mark.timeout(120)
@@ -69,7 +71,7 @@ async def test_clients_edit_on_while_the_disk_is_full_and_are_confirmed_afterwar
 @pytest.mark.timeout(120)
 async def test_a_server_that_cannot_store_still_stops_and_says_what_is_lost(tmp_path: Path) -> None:
     async with (
-        ServerProcess(tmp_path, env={"CRDT_SYNC_SHUTDOWN_TIMEOUT_S": "1"}) as server,
+        ServerProcess(tmp_path, env=QUICK) as server,
         Editor(server.url, ROOM) as ann,
     ):
         with closing(sqlite3.connect(server.database_path, isolation_level=None)) as other:
@@ -92,9 +94,7 @@ async def test_a_server_whose_postgresql_is_gone_still_stops_and_says_what_is_lo
 ) -> None:
     with require(PostgresServer) as postgres:
         async with (
-            ServerProcess(
-                tmp_path, database_url=postgres.create_database(), env={"CRDT_SYNC_SHUTDOWN_TIMEOUT_S": "1"}
-            ) as server,
+            ServerProcess(tmp_path, database_url=postgres.create_database(), env=QUICK) as server,
             Editor(server.url, ROOM) as ann,
         ):
             before = await ann.edit()
@@ -102,12 +102,15 @@ async def test_a_server_whose_postgresql_is_gone_still_stops_and_says_what_is_lo
 
             getattr(postgres, failure)()
             await ann.edit()
-            # Beside its own second: three to close connections that don't answer, and what a busy machine takes.
+            began_at = time.monotonic()
             with pytest.raises(AssertionError, match="exit code 1"):
-                await server.stop(timeout_s=8)
+                await server.stop()
 
-            assert "edits_not_stored" in server.log
-            assert ROOM in server.log.splitlines()[-1]
+            # On a busy machine, some seconds more.
+            assert time.monotonic() - began_at < 5
+            assert "edits_not_stored rooms=1 updates=1" in server.log
+            assert f"room_not_stored room='{ROOM}' updates=1" in server.log
+            assert "had_clients=1" in server.log
 
 
 async def edit_for(seconds: float, *editors: Editor) -> set[str]:

@@ -14,9 +14,21 @@ PACKAGES = ("auth", "persistence", "crdt_sync")
 
 # A module imports only from rows above its own.
 ROWS: tuple[frozenset[str], ...] = (
-    frozenset({"errors", "logs", "moments", "pacing", "settings", "siblings"}),
+    frozenset({"errors", "logs", "moments", "pacing", "settings", "siblings", "urgency"}),
     frozenset(
-        {"archiving", "blackbox", "bus.__init__", "crowd", "keys", "lib0", "limits", "ranges", "retention", "stores"}
+        {
+            "archiving",
+            "blackbox",
+            "bus.__init__",
+            "crowd",
+            "keys",
+            "lib0",
+            "limits",
+            "ranges",
+            "retention",
+            "stores",
+            "tls",
+        }
     ),
     frozenset(
         {
@@ -77,7 +89,7 @@ ROWS: tuple[frozenset[str], ...] = (
     frozenset({"apart", "changes", "rollback", "room"}),
     frozenset({"changes_forms", "checkpoints", "follow", "sessions", "suspects", "time_machine"}),
     frozenset({"past_forms", "rooms"}),
-    frozenset({"going_back"}),
+    frozenset({"draining", "going_back"}),
     frozenset({"gateway.access", "gateway.client_address", "gateway.cooldown", "gateway.ops", "gateway.problems"}),
     frozenset({"gateway.parts"}),
     frozenset({"gateway.admin_page", "gateway.calls", "gateway.readings", "gateway.sync"}),
@@ -87,8 +99,8 @@ ROWS: tuple[frozenset[str], ...] = (
     frozenset({"gateway.openapi"}),
     frozenset({"gateway.routing"}),
     frozenset({"gateway.app"}),
-    frozenset({"accepting", "admin", "checkups", "commands", "scrapes", "store_copy", "tables", "transport"}),
-    frozenset({"ops_port"}),
+    frozenset({"accepting", "admin", "checkups", "commands", "ending", "scrapes", "store_copy", "tables", "transport"}),
+    frozenset({"ops_port", "server"}),
     frozenset({"admin_api", "admin_store", "past_options", "past_reports", "room_reports", "serve", "store_reports"}),
     frozenset({"admins", "examining"}),
     frozenset({"calling"}),
@@ -127,7 +139,13 @@ HOMES = {
         "crdt_sync.gateway.sync",
         "crdt_sync.gateway.verify_api",
     },
-    "uvicorn": {"crdt_sync.accepting", "crdt_sync.ops_port", "crdt_sync.serve", "crdt_sync.transport"},
+    "uvicorn": {
+        "crdt_sync.accepting",
+        "crdt_sync.ops_port",
+        "crdt_sync.serve",
+        "crdt_sync.server",
+        "crdt_sync.transport",
+    },
     "h11": {"crdt_sync.accepting"},
     "redis": {"crdt_sync.bus.redis_link"},
     "prometheus_client": {"crdt_sync.metrics", "crdt_sync.scrapes"},

@@ -151,7 +151,7 @@ async def test_a_deleted_room_that_can_not_be_stored_makes_its_clients_wait_not_
 
 @in_virtual_time
 async def test_nobody_waits_for_a_deleted_room_of_a_node_that_stops() -> None:
-    async with running_node(open_timeout_s=60, shutdown_timeout_s=1) as node:
+    async with running_node(open_timeout_s=60, drain_deadline_s=1) as node:
         ann = await joined(node)
         ann.edit(typed("a")[0])
         await until(lambda: ann.room is not None and not ann.room.unstored)

@@ -592,7 +592,7 @@ async def test_closing_stores_at_once_what_no_snapshot_waits_for() -> None:
 
 @in_virtual_time
 async def test_closing_with_a_failing_store_ends_in_time_and_names_what_is_lost() -> None:
-    node = await Node(shutdown_timeout_s=10).start()
+    node = await Node(drain_deadline_s=10).start()
     loop = asyncio.get_running_loop()
     safe, lost, lost_too = [await connected(node, name) for name in ("safe", "z-lost", "lost")]
     safe.edit(typed("a")[0])
@@ -612,7 +612,7 @@ async def test_closing_with_a_failing_store_ends_in_time_and_names_what_is_lost(
 
 @in_virtual_time
 async def test_closing_with_a_hanging_store_ends_in_time() -> None:
-    node = await Node(shutdown_timeout_s=3).start()
+    node = await Node(drain_deadline_s=3).start()
     client = await connected(node)
     node.store.hold("append")
     node.store.hold("checkpoint")

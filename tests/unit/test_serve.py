@@ -35,7 +35,7 @@ FIRST_USES = """
 import asyncio, sys
 from crdt_sync.checkpoints import Checkpoints
 from crdt_sync.document import Document
-from crdt_sync.serve import _warm_up
+from crdt_sync.server import _warm_up
 from persistence.memory import MemoryStore
 
 async def main():

@@ -72,7 +72,7 @@ def test_every_problem_is_reported_together_and_by_the_name_to_change(monkeypatc
         {"checkpoint_interval_s": 0},
         {"room_idle_s": -1},
         {"open_timeout_s": 0},
-        {"shutdown_timeout_s": 0},
+        {"drain_deadline_s": 0},
         {"slow_reader_timeout_s": 0},
         {"message_bytes_max": 0},
         {"outbox_bytes_max": 0},

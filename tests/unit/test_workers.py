@@ -15,24 +15,27 @@ from tests.support.processes import is_alive, wait_until
 ROOT = Path(__file__).parents[2]
 
 SCRIPT = """
-import os, signal, sys, time
+import os, queue, sys
 from pathlib import Path
 from crdt_sync import logs
 from crdt_sync.workers import Workers
 
-def work(folder: str, well: bool) -> bool:
-    ended = []
-    signal.signal(signal.SIGTERM, lambda *_: ended.append(1))
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+def work(folder: str, well: bool, orders) -> bool:
+    heard = queue.Queue()
+    orders.follow(heard.put)
     Path(folder, str(os.getpid())).touch()
-    while not ended:
-        time.sleep(0.01)
+    if sys.argv[2] == "asks":
+        orders.end_all()
+    urgency = 0
+    while urgency < int(os.environ["URGENCY"]):
+        urgency = heard.get()
+        Path(folder, f"{os.getpid()}.{urgency}").touch()
     Path(folder, f"{os.getpid()}.ended").touch()
     return well
 
 if __name__ == "__main__":
     logs.configure("INFO")
-    sys.exit(0 if Workers(3, work, (sys.argv[1], sys.argv[2] == "well")).run() else 1)
+    sys.exit(0 if Workers(3, work, (sys.argv[1], sys.argv[2] != "badly"), deadline_s=0).run() else 1)
 """
 
 
@@ -41,23 +44,23 @@ import os, sys
 from pathlib import Path
 from crdt_sync.workers import Workers
 
-def work(folder: str) -> bool:
+def work(folder: str, orders) -> bool:
     Path(folder, str(os.getpid())).touch()
     os._exit(3)
 
 if __name__ == "__main__":
-    Workers(1, work, (sys.argv[1],)).run()
+    Workers(1, work, (sys.argv[1],), deadline_s=1).run()
 """
 
 
 class Run:
-    def __init__(self, folder: Path, outcome: str = "well") -> None:
+    def __init__(self, folder: Path, outcome: str = "well", *, urgency: int = 1) -> None:
         (folder / "script.py").write_text(SCRIPT)
         self.notes = folder / "notes"
         self.notes.mkdir()
         self.process = subprocess.Popen(
             [sys.executable, folder / "script.py", self.notes, outcome],
-            env={**os.environ, "PYTHONPATH": str(ROOT)},
+            env={**os.environ, "PYTHONPATH": str(ROOT), "URGENCY": str(urgency)},
             stderr=subprocess.PIPE,
         )
 
@@ -89,6 +92,37 @@ def test_the_exit_code_says_when_it_went_wrong(tmp_path: Path) -> None:
     run.process.send_signal(signal.SIGINT)
 
     assert run.process.wait(10) == 1
+
+
+def test_each_signal_reaches_all_even_if_their_process_group_gets_it_too(tmp_path: Path) -> None:
+    run = Run(tmp_path, urgency=3)
+    run.until(3)
+
+    for urgency in (1, 2, 3):
+        for pid in (run.process.pid, *run.living()):
+            os.kill(pid, signal.SIGTERM)
+        wait_until(lambda urgency=urgency: len(list(run.notes.glob(f"*.{urgency}"))) == 3, timeout_s=10)
+
+    assert run.process.wait(10) == 0
+
+
+def test_one_of_them_can_have_all_end(tmp_path: Path) -> None:
+    run = Run(tmp_path, "asks")
+
+    assert run.process.wait(30) == 0
+    assert len(list(run.notes.glob("*.ended"))) == 3
+
+
+def test_one_that_does_not_end_is_killed_and_told_of(tmp_path: Path) -> None:
+    run = Run(tmp_path, urgency=2)
+    run.until(3)
+
+    run.process.send_signal(signal.SIGTERM)
+
+    assert run.process.wait(20) == 1
+    assert run.living() == []
+    assert run.process.stderr is not None
+    assert run.process.stderr.read().count(b"worker_killed") >= 3
 
 
 def test_one_that_dies_is_started_again(tmp_path: Path) -> None:
