@@ -31,7 +31,12 @@ CLOSE_TIMEOUT_S = 5.0
 
 log = logging.getLogger("crdt_sync.connection")
 
-_ids = itertools.count(1)
+_numbers = itertools.count(1)
+
+
+def next_number() -> int:
+    """What tells one connection from all others of this process."""
+    return next(_numbers)
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,12 +119,23 @@ class Connection:
         outbox_bytes_max: Bound on what is relayed but not yet sent.
         now: Monotonic seconds.
         session: What the client may do; everything, if not given.
+        number: From `next_number`, if it has one.
     """
 
     def __init__(
-        self, transport: Transport, *, outbox_bytes_max: int, now: float, session: Session | None = None
+        self,
+        transport: Transport,
+        *,
+        outbox_bytes_max: int,
+        now: float,
+        session: Session | None = None,
+        number: int | None = None,
     ) -> None:
-        self.id = next(_ids)
+        self.id = next_number() if number is None else number
+        self.frames_in = 0
+        """How many frames have come."""
+        self.bytes_in = 0
+        """How many bytes these had."""
         self.session = session or Session("")
         self.had = b"\x00"
         """State vector of something that the client is known to have."""

@@ -184,7 +184,7 @@ class Journal:
                 retry_s = min(retry_s * 2, RETRY_S_MAX)
                 continue
             if self._failing_since is not None:
-                log.warning("store_recovered", extra={"after_s": round(loop.time() - self._failing_since, 3)})
+                log.info("store_recovered", extra={"after_s": round(loop.time() - self._failing_since, 3)})
                 self._failing_since = None
             return seqs
 

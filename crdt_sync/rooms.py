@@ -212,7 +212,7 @@ class Rooms:
                 await self._journal.flush()
         deleted = await self._store.delete(name, at=datetime.now(UTC))
         if deleted:
-            log.warning("document_deleted", extra={"room": name})
+            log.info("document_deleted", extra={"room": name})
             self._bury(name)
             if self.nodes is not None:
                 self.nodes.tell(Kind.DELETED, name.encode())
@@ -321,6 +321,15 @@ class Rooms:
         return room
 
     async def _load(self, name: str, follower: Follower | None) -> Room:
+        loop = asyncio.get_running_loop()
+        began_at = loop.time()
+        room = await self._loaded(name, follower)
+        after_s = round(loop.time() - began_at, 3)
+        fields = {"seq": room.known_seq, "content_bytes": room.content_bytes, "after_s": after_s}
+        log.info("room_loaded", extra={"room": name, **fields})
+        return room
+
+    async def _loaded(self, name: str, follower: Follower | None) -> Room:
         try:
             # In this order there is no gap: what isn't in the store yet is in the log, or arrives.
             if follower is not None:

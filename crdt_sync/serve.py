@@ -50,25 +50,29 @@ def serve(settings: Settings) -> bool:
     """
     # A panic in native code would otherwise spend up to 100 ms on a backtrace that nobody reads.
     os.environ.setdefault("RUST_BACKTRACE", "0")
-    logs.configure(settings.log_level)
+    _configure_logs(settings)
     guarded = _check_guarded(settings)
     stored = asyncio.run(_check_store(settings))
     with _listen(settings) as listener:
-        banner = _banner(settings, listener.getsockname()[1], stored, guarded)
+        welcome = Welcome(settings, listener.getsockname()[1], stored, guarded)
         if settings.workers == 1:
-            return run_node(settings, listener, banner)
-        print(banner, file=sys.stderr, flush=True)
+            return run_node(settings, listener, welcome)
+        welcome.say()
         return Workers(settings.workers, run_worker, (settings, listener)).run()
 
 
 def run_worker(settings: Settings, listener: socket.socket) -> bool:
     """Be one of several processes on a port."""
     os.environ.setdefault("RUST_BACKTRACE", "0")
-    logs.configure(settings.log_level)
+    _configure_logs(settings)
     return run_node(settings, listener, None)
 
 
-def run_node(settings: Settings, listener: socket.socket, banner: str | None) -> bool:
+def _configure_logs(settings: Settings) -> None:
+    logs.configure(settings.log_level, settings.log_format, lines_per_s_max=settings.log_lines_per_s_max)
+
+
+def run_node(settings: Settings, listener: socket.socket, welcome: "Welcome | None") -> bool:
     """Run one node on a socket that listens, until a signal ends it; returns whether everything is stored."""
     app = create_app(settings)
     limits: Limits = app.state.limits
@@ -97,7 +101,7 @@ def run_node(settings: Settings, listener: socket.socket, banner: str | None) ->
         proxy_headers=False,
     )
     gc.collect()
-    _Server(config, listener, limits, banner).run(sockets=[])
+    _Server(config, listener, limits, welcome).run(sockets=[])
     return not app.state.unstored
 
 
@@ -111,11 +115,13 @@ def _warm_up() -> None:
 class _Server(uvicorn.Server):
     """uvicorn, but for accepting connections."""
 
-    def __init__(self, config: uvicorn.Config, listener: socket.socket, limits: Limits, banner: str | None) -> None:
+    def __init__(
+        self, config: uvicorn.Config, listener: socket.socket, limits: Limits, welcome: "Welcome | None"
+    ) -> None:
         super().__init__(config)
         self._listener = listener
         self._limits = limits
-        self._banner = banner
+        self._welcome = welcome
         self._accepting: asyncio.Task[None] | None = None
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
@@ -130,8 +136,8 @@ class _Server(uvicorn.Server):
             )
             self._accepting = asyncio.create_task(accept_forever(self._listener, make, self._limits))
             self._accepting.add_done_callback(self._end_with)
-            if self._banner is not None:
-                print(self._banner, file=sys.stderr, flush=True)
+            if self._welcome is not None:
+                self._welcome.say()
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         if self._accepting is not None:
@@ -225,25 +231,49 @@ def _listen(settings: Settings) -> socket.socket:
         ) from error
 
 
-def _banner(settings: Settings, port: int, stored: str, guarded: bool) -> str:
-    host = f"[{settings.host}]" if ":" in settings.host else settings.host
-    url = f"ws://{host}:{port}"
-    shared = f"\n  processes      {settings.workers}, which meet in Redis" if settings.workers > 1 else ""
-    options = ""
-    if guarded:
-        who = "whoever shows a token, as far as it grants (crdt-sync token makes one)"
-        options = ", { params: { token } }"
-    else:
-        who = "ANYONE WHO CAN REACH THIS ADDRESS" if settings.insecure_open else "anyone on this machine"
-        who += ", to read and write every room, without a token"
-    return f"""
+class Welcome:
+    """What is said when a server is up: what it serves, where, to whom.
+
+    Args:
+        settings: The server's.
+        port: That it listens on.
+        stored: Where it keeps documents.
+        guarded: Whether tokens are asked for.
+    """
+
+    def __init__(self, settings: Settings, port: int, stored: str, guarded: bool) -> None:
+        host = f"[{settings.host}]" if ":" in settings.host else settings.host
+        self._settings = settings
+        self._url = f"ws://{host}:{port}"
+        self._stored = stored
+        self._guarded = guarded
+        if guarded:
+            self._who = "whoever shows a token, as far as it grants (crdt-sync token makes one)"
+        else:
+            who = "ANYONE WHO CAN REACH THIS ADDRESS" if settings.insecure_open else "anyone on this machine"
+            self._who = f"{who}, to read and write every room, without a token"
+
+    def say(self) -> None:
+        """To people as a banner, to machines as one line of the log."""
+        if logs.for_people(self._settings.log_format):
+            print(self._banner(), file=sys.stderr, flush=True)
+            return
+        fields = {"url": self._url, "storing_in": self._stored, "open_to": self._who}
+        about = {"version": version("crdt-sync"), "workers": self._settings.workers}
+        log.info("serving", extra={**fields, **about})
+
+    def _banner(self) -> str:
+        workers = self._settings.workers
+        shared = f"\n  processes      {workers}, which meet in Redis" if workers > 1 else ""
+        options = ", { params: { token } }" if self._guarded else ""
+        return f"""
   crdt-sync {version("crdt-sync")}
 
-  listening on   {url}
-  storing in     {stored}{shared}
-  open to        {who}
+  listening on   {self._url}
+  storing in     {self._stored}{shared}
+  open to        {self._who}
 
-  Try it:        new WebsocketProvider("{url}", "trip-1", doc{options})
+  Try it:        new WebsocketProvider("{self._url}", "trip-1", doc{options})
   Stop it:       Ctrl-C, which stores everything first
 """
 

@@ -123,6 +123,15 @@ class Settings(BaseSettings):
         "By default `/dev/shm`, or the folder of temporary files.",
     )
     log_level: str = Field("INFO", pattern="^(DEBUG|INFO|WARNING|ERROR)$", description="DEBUG, INFO, WARNING or ERROR.")
+    log_format: Literal["auto", "json", "text"] = Field(
+        "auto", description="How lines look: `json`, `text`, or `auto`, which is text at a terminal and JSON elsewhere."
+    )
+    log_lines_per_s_max: float = Field(
+        100.0,
+        gt=0,
+        description="Lines of one event that are logged in a second, once 20 times as many have come at once. "
+        "Others are counted in the next one.",
+    )
 
     journal_interval_s: float = Field(
         0.2, ge=0, le=10, description="Accepted updates are committed, and confirmed, at most this often."

@@ -13,7 +13,7 @@ from starlette.types import Message, Receive, Scope, Send
 
 from auth import Credentials
 
-from ..connection import Connection, Transport, TransportClosed
+from ..connection import Connection, Transport, TransportClosed, next_number
 from ..errors import (
     DocumentGone,
     InvalidRoomName,
@@ -24,6 +24,7 @@ from ..errors import (
     Unauthorized,
 )
 from ..load import Load
+from ..logs import connection_id
 from ..pacing import SLICE_S
 from ..protocol import encode_denied
 from ..room import Room
@@ -99,6 +100,13 @@ class SyncEndpoint:
         self._cooldown = Cooldown()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        token = connection_id.set(next_number())
+        try:
+            await self._answer(scope, receive, send)
+        finally:
+            connection_id.reset(token)
+
+    async def _answer(self, scope: Scope, receive: Receive, send: Send) -> None:
         parts: Parts = scope["app"].state.parts
         await receive()  # websocket.connect
         accept = {"type": "websocket.accept", "subprotocol": accepted_subprotocol(scope)}
@@ -154,6 +162,7 @@ class SyncEndpoint:
             outbox_bytes_max=self._settings.outbox_bytes_max,
             now=joined_at,
             session=session,
+            number=connection_id.get(),
         )
         renewal = Renewal(parts, connection, credentials)
         writer = asyncio.create_task(connection.run(room.catch_up))
@@ -163,6 +172,7 @@ class SyncEndpoint:
             parts.sessions.enter(connection, room, address=self._address(scope))
             log.info("connection_opened", extra={"room": room.name, "connection": connection.id, "user": session.user})
             code = await _read(room, connection, receive, parts.load)
+
         finally:
             parts.sessions.leave(connection)
             renewal.close()
@@ -179,6 +189,8 @@ class SyncEndpoint:
                     "connection": connection.id,
                     "code": code,
                     "after_s": round(loop.time() - joined_at, 3),
+                    "frames_in": connection.frames_in,
+                    "bytes_in": connection.bytes_in,
                 },
             )
         return code
@@ -244,6 +256,8 @@ async def _read(room: Room, connection: Connection, receive: Receive, load: Load
         if frame is None or connection.closing:
             # Text frames come from clients that speak something beside y-websocket. They mean nothing here.
             continue
+        connection.frames_in += 1
+        connection.bytes_in += len(frame)
         try:
             rest = room.receive(connection, frame)
             if rest is not None:

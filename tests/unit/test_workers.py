@@ -31,7 +31,7 @@ def work(folder: str, well: bool) -> bool:
     return well
 
 if __name__ == "__main__":
-    logs.configure("INFO")
+    logs.configure("INFO", "text")
     sys.exit(0 if Workers(3, work, (sys.argv[1], sys.argv[2] == "well")).run() else 1)
 """
 
