@@ -14,6 +14,7 @@ from typing import NamedTuple, Protocol
 
 from persistence import Entry, Store, StoreError
 
+from . import tracing
 from .errors import StoreBehind
 
 log = logging.getLogger("crdt_sync.journal")
@@ -57,6 +58,8 @@ class _Batch:
     """Bytes, `UPDATE_BYTES` for each update included."""
     upto: int = 0
     """Ticket of the last update."""
+    traced: dict[tracing.Span, tracing.Span] = field(default_factory=dict)
+    """Spans of what brought some of these updates, and of their stay here."""
 
 
 class Journal:
@@ -68,10 +71,12 @@ class Journal:
         store: Open while `run` runs.
         interval_s: At most one commit in this time.
         bytes_max: Bound on what may wait, `UPDATE_BYTES` for each update included.
+        traced: Whether there are spans to look for.
     """
 
-    def __init__(self, store: Store, *, interval_s: float, bytes_max: int) -> None:
+    def __init__(self, store: Store, *, interval_s: float, bytes_max: int, traced: bool = False) -> None:
         self._store = store
+        self._traced = traced
         self._interval_s = interval_s
         self.bytes_max = bytes_max
         self._batches: deque[_Batch] = deque()
@@ -117,6 +122,8 @@ class Journal:
         self._unstored_bytes += size
         self._added += 1
         batch.upto = self._added
+        if self._traced and (span := tracing.current.get()) is not None and span not in batch.traced:
+            batch.traced[span] = span.child("journal")
         self._work.set()
         if batch.size >= BATCH_BYTES:
             self._hurry.set()
@@ -159,7 +166,11 @@ class Journal:
             Entry(document=run.log.name, updates=run.updates, accepted_at=accepted_at, user_id=run.user)
             for run in batch.runs
         ]
+        spans = list(batch.traced.values())
+        spans += [span.child("commit", rooms=len(batch.last), update_bytes=batch.size) for span in spans]
         seqs = await self._append(entries)
+        for span in reversed(spans):
+            span.end()
         self._committed = batch.upto
         self._unstored_bytes -= batch.size
         for run, seq in zip(batch.runs, seqs, strict=True):

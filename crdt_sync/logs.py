@@ -13,6 +13,8 @@ import sys
 from contextvars import ContextVar
 from datetime import UTC, datetime
 
+from . import tracing
+
 connection_id: ContextVar[int | None] = ContextVar("connection_id", default=None)
 """Set while something is done for a client: every line carries its connection's id."""
 
@@ -80,12 +82,15 @@ class TextFormatter(logging.Formatter):
 
 
 class Context(logging.Filter):
-    """Adds whose work a line is about: the connection's id."""
+    """Adds whose work a line is about: the connection's id, and that of the trace."""
 
     def filter(self, record: logging.LogRecord) -> bool:
         connection = connection_id.get()
         if connection is not None and not hasattr(record, "connection"):
             record.connection = connection
+        span = tracing.current.get()
+        if span is not None:
+            record.trace = span.trace
         return True
 
 
@@ -150,6 +155,8 @@ def configure(level: str, form: str = "auto", *, lines_per_s_max: float = LINES_
     logging.basicConfig(level=logging.WARNING, handlers=[handler], force=True)
     # It warns of every malformed request, of which there may be thousands a second; `limits` counts them.
     logging.getLogger("uvicorn.error").setLevel(logging.ERROR)
+    # It complains about every attempt while its collector is away; `otlp` says so once.
+    logging.getLogger("opentelemetry").setLevel(logging.CRITICAL)
     for package in OURS:
         logging.getLogger(package).setLevel(level)
 

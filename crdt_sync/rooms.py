@@ -19,6 +19,7 @@ from typing import Any, TypeVar
 
 from persistence import DocumentDeleted, Store, StoreError, Version, VersionKind
 
+from . import tracing
 from .archiving import Archiving
 from .awareness import ClientState
 from .blackbox import BlackBox
@@ -114,6 +115,7 @@ class Rooms:
         box: Where it is noted what is being done, if anywhere.
         load: How busy this node is, if anybody looks.
         archiving: Where old versions go, if anywhere.
+        tracer: Makes spans, if there are to be any.
     """
 
     def __init__(
@@ -125,6 +127,7 @@ class Rooms:
         box: BlackBox | None = None,
         load: Load | None = None,
         archiving: Archiving | None = None,
+        tracer: tracing.Tracer | None = None,
     ) -> None:
         self._store = store
         self._journal = journal
@@ -147,6 +150,7 @@ class Rooms:
         self._told_deleted: set[str] = set()
         self._told = asyncio.Event()
         self._load_of_node = load
+        self._tracer = tracer
         self._entries: dict[str, _Entry] = {}
         self._draining = False
         # Digests of updates that broke a document, by its name. Those that are stored are found again after a restart.
@@ -180,7 +184,7 @@ class Rooms:
         entry = self._entries.get(name)
         if entry is None:
             now = loop.time()
-            follower = Follower(name, self._bus) if self._bus is not None else None
+            follower = Follower(name, self._bus, self._tracer) if self._bus is not None else None
             entry = _Entry(loop.create_task(self._load(name, follower)), 0, now, now, follower)
             entry.task.add_done_callback(_retrieve)
             self._entries[name] = entry
@@ -323,7 +327,8 @@ class Rooms:
     async def _load(self, name: str, follower: Follower | None) -> Room:
         loop = asyncio.get_running_loop()
         began_at = loop.time()
-        room = await self._loaded(name, follower)
+        with tracing.within(tracing.begin(self._tracer, "load", room=name)):
+            room = await self._loaded(name, follower)
         after_s = round(loop.time() - began_at, 3)
         fields = {"seq": room.known_seq, "content_bytes": room.content_bytes, "after_s": after_s}
         log.info("room_loaded", extra={"room": name, **fields})
@@ -365,6 +370,7 @@ class Rooms:
             turns=self.turns,
         )
         room.load = self._load_of_node
+        room.traced = self._tracer is not None
         room.content_bytes = sum(map(len, updates))
         # The stored log is long or its snapshot missing: don't wait for an edit to compact it.
         room.dirty = bool(stored.updates)

@@ -18,7 +18,7 @@ import uvicorn
 
 from persistence import Store, StoreError
 
-from . import logs
+from . import logs, tracing
 from .accepting import BACKLOG, HEAD_BYTES_MAX, KEEP_ALIVE_S, Entrance, accept_forever, http_protocol
 from .archiving import make_archive
 from .bus import InvalidBusUrl, open_bus
@@ -191,6 +191,8 @@ def _capacity(settings: Settings) -> Capacity:
 async def _check_store(settings: Settings) -> str:
     """Open and close the store, so that what is wrong with it is told in a sentence. Returns its description."""
     try:
+        if settings.trace_url is not None:
+            tracing.open_tracer(settings.trace_url, sample=settings.trace_sample)
         if settings.redis_url is not None:
             open_bus(settings.redis_url, prefix=settings.redis_prefix)
         archive = make_archive(settings)
@@ -201,7 +203,7 @@ async def _check_store(settings: Settings) -> str:
             _check_shared(settings, store)
         await open_when_reachable(store, settings.database_start_timeout_s)
         await store.close()
-    except (StoreError, InvalidBusUrl) as error:
+    except (StoreError, InvalidBusUrl, tracing.NoTracing) as error:
         raise CannotServe(str(error)) from error
     return store.describe()
 

@@ -17,6 +17,7 @@ from starlette.routing import Route, WebSocketRoute
 from auth import TokenVerifier
 from persistence import Store
 
+from .. import tracing
 from ..archiving import Archiving, make_archive
 from ..blackbox import BlackBox, NoBlackBox
 from ..bus import open_bus
@@ -55,7 +56,7 @@ def create_app(settings: Settings | None = None, *, token_verifier: TokenVerifie
         token_verifier: Turns credentials into grants, in the place of keys in the settings.
 
     Raises:
-        InvalidSettings: The environment can't work, or there are keys beside a verifier.
+        InvalidSettings: The environment can't work, what it takes isn't installed, or there are keys beside a verifier.
     """
     chosen = settings or Settings.read()
     verifier = configured_verifier(chosen)
@@ -63,6 +64,7 @@ def create_app(settings: Settings | None = None, *, token_verifier: TokenVerifie
         raise InvalidSettings("there is a token_verifier, so no keys are wanted: unset CRDT_SYNC_JWT_*")
     limits = Limits(chosen)
     admin_page = AdminPage()
+    tracer = _make_tracer(chosen)
 
     @asynccontextmanager
     async def lifespan(app: Starlette) -> AsyncIterator[None]:
@@ -74,10 +76,17 @@ def create_app(settings: Settings | None = None, *, token_verifier: TokenVerifie
         if bus is not None:
             await bus.open()
             log.info("node_started", extra={"node": bus.node})
-        journal = Journal(store, interval_s=chosen.journal_interval_s, bytes_max=chosen.unstored_bytes_max)
+        if tracer is not None:
+            tracer.open(bus.node if bus is not None else None)
+        journal = Journal(
+            store,
+            interval_s=chosen.journal_interval_s,
+            bytes_max=chosen.unstored_bytes_max,
+            traced=tracer is not None,
+        )
         load = Load(chosen, limits)
         box = _make_box(chosen, store)
-        rooms = Rooms(store, journal, chosen, bus, box, load, archiving)
+        rooms = Rooms(store, journal, chosen, bus, box, load, archiving, tracer)
         revocations = Revocations(store, rooms.nodes, leeway_s=chosen.jwt_leeway_s)
         await revocations.open()
         if verifier is not None:
@@ -93,6 +102,7 @@ def create_app(settings: Settings | None = None, *, token_verifier: TokenVerifie
             limits=limits,
             load=load,
             going_back=GoingBack(rooms),
+            tracer=tracer,
         )
         journaling = _start(journal.run(), "journal")
         looking_after = [
@@ -118,6 +128,8 @@ def create_app(settings: Settings | None = None, *, token_verifier: TokenVerifie
             await archiving.close()
             if box is not None:
                 box.close()
+            if tracer is not None:
+                await tracer.close()
 
     app = Starlette(
         routes=[
@@ -164,6 +176,15 @@ async def _needs_websocket(request: Request) -> PlainTextResponse:
         status_code=426,
         headers={"upgrade": "websocket", "connection": "upgrade"},
     )
+
+
+def _make_tracer(settings: Settings) -> tracing.Tracer | None:
+    if settings.trace_url is None:
+        return None
+    try:
+        return tracing.open_tracer(settings.trace_url, sample=settings.trace_sample)
+    except tracing.NoTracing as error:
+        raise InvalidSettings(str(error)) from error
 
 
 def _make_box(settings: Settings, store: Store) -> BlackBox | None:

@@ -12,6 +12,7 @@ from ..load import Load
 from ..revocations import Revocations
 from ..rooms import Rooms
 from ..sessions import Sessions
+from ..tracing import Tracer
 from .access import Access
 from .ops import Readiness
 
@@ -30,6 +31,8 @@ class Parts:
     limits: Limits
     load: Load
     going_back: GoingBack
+    tracer: Tracer | None = None
+    """Makes spans, if there are to be any."""
     showing: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(1))
     """Held by whoever shows a document's content."""
     verifying: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(1))

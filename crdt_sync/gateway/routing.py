@@ -9,6 +9,7 @@ from starlette.responses import JSONResponse, Response
 
 from persistence import ArchiveUnavailable, StoreError
 
+from .. import tracing
 from ..errors import SyncError
 from ..settings import Settings
 from .access import read_credentials
@@ -35,9 +36,16 @@ class ApiEndpoint:
         """Answer a request; every error is an answer too."""
         loop = asyncio.get_running_loop()
         began_at = loop.time()
+        parts: Parts = request.app.state.parts
         path = own_path(request.scope).decode("latin-1")
         request.state.user = request.state.error = None
-        response = await self._respond(request)
+        span = tracing.begin(
+            parts.tracer, "request", traceparent=request.headers.get("traceparent"), method=request.method, path=path
+        )
+        with tracing.within(span):
+            response = await self._respond(request)
+            if span is not None:
+                span.describe(status=response.status_code)
         refused = request.state.error is not None
         level = logging.DEBUG if request.method in READS and not refused else logging.INFO
         if log.isEnabledFor(level):

@@ -14,7 +14,9 @@ PACKAGES = ("auth", "persistence", "crdt_sync")
 
 # A module imports only from rows above its own.
 ROWS: tuple[frozenset[str], ...] = (
-    frozenset({"errors", "logs", "moments", "pacing", "settings"}),
+    frozenset({"errors", "moments", "otlp", "pacing", "settings"}),
+    frozenset({"tracing"}),
+    frozenset({"logs"}),
     frozenset(
         {"archiving", "blackbox", "bus.__init__", "crowd", "keys", "lib0", "limits", "ranges", "retention", "stores"}
     ),
@@ -129,6 +131,7 @@ HOMES = {
     "h11": {"crdt_sync.accepting"},
     "redis": {"crdt_sync.bus.redis_link"},
     "rich": {"crdt_sync.tables"},
+    "opentelemetry": {"crdt_sync.otlp"},
     "pydantic": {"crdt_sync.settings"},
     "pydantic_settings": {"crdt_sync.settings"},
     "jwt": {"auth.keys"},
@@ -152,6 +155,7 @@ DEFERRED_ALLOWED = {
     ("persistence.store", "open_store"),
     ("persistence.archived", "open_archive"),
     ("crdt_sync.bus.__init__", "open_bus"),
+    ("crdt_sync.tracing", "open_tracer"),
 }
 
 

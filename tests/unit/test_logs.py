@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from crdt_sync import logs
+from crdt_sync import logs, tracing
 from crdt_sync.logs import ITEMS_MAX, RESERVED, TEXT_CHARS_MAX, JsonFormatter, Pace, TextFormatter, connection_id
 
 ROOT = Path(__file__).parents[2]
@@ -150,18 +150,23 @@ def lines(heard: io.StringIO) -> list[dict[str, Any]]:
     return [json.loads(line) for line in heard.getvalue().splitlines()]
 
 
-def test_lines_within_a_connection_say_so(log: logging.Logger) -> None:
+class Traced:
+    trace = "a" * 32
+
+
+def test_lines_within_a_connection_and_a_trace_say_so(log: logging.Logger) -> None:
     heard = listen(log, logs.Context())
-    token = connection_id.set(5)
+    ids = connection_id.set(5), tracing.current.set(Traced())  # type: ignore[arg-type]
     try:
         log.info("within")
         log.info("another", extra={"connection": 6})
     finally:
-        connection_id.reset(token)
+        connection_id.reset(ids[0])
+        tracing.current.reset(ids[1])
     log.info("outside")
 
-    seen = [(line["event"], line.get("connection")) for line in lines(heard)]
-    assert seen == [("within", 5), ("another", 6), ("outside", None)]
+    seen = [(line["event"], line.get("connection"), line.get("trace")) for line in lines(heard)]
+    assert seen == [("within", 5, "a" * 32), ("another", 6, "a" * 32), ("outside", None, None)]
 
 
 # ------------------------------------------------------------------------------------------------- how many
@@ -208,7 +213,7 @@ class Terminal(io.StringIO):
 @pytest.fixture
 def root() -> Iterator[None]:
     """Python's logging as it was, afterwards."""
-    known = [logging.getLogger(name) for name in ("", "uvicorn.error", *logs.OURS)]
+    known = [logging.getLogger(name) for name in ("", "uvicorn.error", "opentelemetry", *logs.OURS)]
     before = [(one, one.level, one.handlers[:]) for one in known]
     yield
     for one, level, handlers in before:
@@ -273,7 +278,7 @@ def said(call: ast.Call, method: str, path: Path) -> tuple[str, str]:
 
 
 def test_every_event_stands_in_the_table_of_the_page_with_its_levels() -> None:
-    page = (ROOT / "docs/how-to/read-logs.md").read_text()
+    page = (ROOT / "docs/how-to/read-logs-and-traces.md").read_text()
     table = re.findall(r"^\| `([a-z_]+)` \| ([A-Z, ]+) \| (.{20,}) \|$", page, re.MULTILINE)
     listed = {event: set(levels.split(", ")) for event, levels, _ in table}
 
@@ -290,4 +295,4 @@ def test_no_field_has_a_name_that_means_something_else() -> None:
             for node in ast.walk(ast.parse(path.read_text())):
                 if isinstance(node, ast.keyword) and node.arg == "extra" and isinstance(node.value, ast.Dict):
                     names = {key.value for key in node.value.keys if isinstance(key, ast.Constant)}
-                    assert not names & (RESERVED | {"withheld"}), path
+                    assert not names & (RESERVED | {"trace", "withheld"}), path
