@@ -111,7 +111,7 @@ class Checkpoints:
         self._metrics.checkpoint_seconds.observe(asyncio.get_running_loop().time() - began)
         if self._failing:
             self._failing = False
-            log.warning("checkpoints_recovered")
+            log.info("checkpoints_recovered")
         for room, capture in batch:
             room.captured(written=(room, capture) in stored and room.name not in left)
         batch.clear()

@@ -72,7 +72,7 @@ def tool_settings(database_url: str | None, *, log_level: str = "WARNING", **cha
         InvalidSettings: They can't work.
     """
     settings = Settings.read(database_url=database_url)
-    logs.configure(log_level)
+    logs.configure(log_level, "text")
     if database_url is not None:
         # The configured replica is one of the configured database.
         changes["database_replica_url"] = None

@@ -32,7 +32,12 @@ CLOSE_TIMEOUT_S = 5.0
 
 log = logging.getLogger("crdt_sync.connection")
 
-_ids = itertools.count(1)
+_numbers = itertools.count(1)
+
+
+def next_number() -> int:
+    """What tells one connection from all others of this process."""
+    return next(_numbers)
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,6 +127,7 @@ class Connection:
         now: Monotonic seconds.
         session: What the client may do; everything, if not given.
         metrics: Where it is counted what goes out.
+        number: From `next_number`, if it has one.
     """
 
     def __init__(
@@ -132,8 +138,13 @@ class Connection:
         now: float,
         session: Session | None = None,
         metrics: Metrics | None = None,
+        number: int | None = None,
     ) -> None:
-        self.id = next(_ids)
+        self.id = next_number() if number is None else number
+        self.frames_in = 0
+        """How many frames have come."""
+        self.bytes_in = 0
+        """How many bytes these had."""
         self.session = session or Session("")
         self.had = b"\x00"
         """State vector of something that the client is known to have."""

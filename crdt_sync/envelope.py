@@ -2,7 +2,7 @@
 
 ```
 message = varUint version · varUint kind · varBytes header · body
-header  = varBytes source · varBytes to · varUint number · (what newer versions add)
+header  = varBytes source · varBytes to · varUint number · [varBytes trace · (what newer versions add)]
 ```
 
 Old and new nodes run side by side during an upgrade. So a header may be longer than this version knows, and a kind that
@@ -19,6 +19,7 @@ from .lib0 import read_var_bytes, read_var_uint, write_var_bytes, write_var_uint
 VERSION = 1
 NODE_BYTES = 8
 SOURCE_BYTES = 12
+TRACE_BYTES_MAX = 200
 
 
 class Kind(IntEnum):
@@ -63,6 +64,8 @@ class Envelope:
     to: bytes = b""
     """The node that it is for; empty for everyone."""
     body: bytes = b""
+    trace: str = ""
+    """A W3C traceparent of what led to it; empty if that isn't traced."""
 
     @property
     def node(self) -> bytes:
@@ -73,6 +76,8 @@ class Envelope:
 def encode(envelope: Envelope) -> bytes:
     """Return the message's bytes."""
     header = write_var_bytes(envelope.source) + write_var_bytes(envelope.to) + write_var_uint(envelope.number)
+    if envelope.trace:
+        header += write_var_bytes(envelope.trace.encode("ascii"))
     return write_var_uint(VERSION) + write_var_uint(envelope.kind) + write_var_bytes(header) + envelope.body
 
 
@@ -89,10 +94,19 @@ def decode(message: bytes) -> Envelope:
     header, pos = read_var_bytes(message, pos)
     source, at = read_var_bytes(header, 0)
     to, at = read_var_bytes(header, at)
-    number, _ = read_var_uint(header, at)
+    number, at = read_var_uint(header, at)
     if len(source) != SOURCE_BYTES:
         raise ProtocolError(f"a source has {SOURCE_BYTES} bytes, this one {len(source)}")
-    return Envelope(kind, source, number, to, message[pos:])
+    return Envelope(kind, source, number, to, message[pos:], _read_trace(header, at))
+
+
+def _read_trace(header: bytes, pos: int) -> str:
+    """What stands there if it is a trace: nothing about it is worth losing a message."""
+    try:
+        trace, _ = read_var_bytes(header, pos)
+        return trace.decode("ascii") if len(trace) <= TRACE_BYTES_MAX else ""
+    except (ProtocolError, UnicodeDecodeError):
+        return ""
 
 
 def write_parts(parts: Sequence[bytes]) -> bytes:

@@ -21,6 +21,7 @@ from collections import deque
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
+from . import tracing
 from .awareness import read_states
 from .bus import Bus, BusUnavailable, Kept
 from .document import Outcome
@@ -100,10 +101,14 @@ class Follower:
         name: The room's.
         bus: Open.
         metrics: Where it is counted what was made up for.
+        tracer: Makes spans, if there are to be any.
     """
 
-    def __init__(self, name: str, bus: Bus, metrics: Metrics | None = None) -> None:
+    def __init__(
+        self, name: str, bus: Bus, metrics: Metrics | None = None, tracer: tracing.Tracer | None = None
+    ) -> None:
         self._metrics = metrics or Metrics()
+        self._tracer = tracer
         self.name = name
         self.ignored = 0
         """Messages that this version can't read, or whose content it doesn't take."""
@@ -117,6 +122,8 @@ class Follower:
         self._peers: set[bytes] = set()
         self._position: str | None = None
         self._outgoing: list[bytes] = []
+        # Of the first of them that is traced.
+        self._outgoing_trace = ""
         self._published = 0
         self._quiet_ticks = 0
         self._stored = 0
@@ -193,6 +200,8 @@ class Follower:
         if not self._outgoing:
             asyncio.get_running_loop().call_soon(self._send)
         self._outgoing.append(update)
+        if self._tracer is not None and not self._outgoing_trace and (span := tracing.current.get()) is not None:
+            self._outgoing_trace = span.traceparent
         if not self._marked:
             self._marked = True
             self._bus.mark(self.name)
@@ -305,7 +314,10 @@ class Follower:
     def _handle(self, room: Room, envelope: Envelope) -> None:
         match envelope.kind:
             case Kind.UPDATES:
-                self._take_updates(room, envelope)
+                if self._tracer is not None and envelope.trace:
+                    self._take_traced(room, envelope, self._tracer)
+                else:
+                    self._take_updates(room, envelope)
             case Kind.STORED:
                 first, pos = read_var_uint(envelope.body, 0)
                 last, _ = read_var_uint(envelope.body, pos)
@@ -324,6 +336,13 @@ class Follower:
                     self._take_answer(room, envelope)
             case _:
                 self.ignored += 1
+
+    def _take_traced(self, room: Room, envelope: Envelope, tracer: tracing.Tracer) -> None:
+        span = tracer.follow("follow", envelope.trace)
+        if span is not None:
+            span.describe(room=self.name, from_node=envelope.node.hex(), body_bytes=len(envelope.body))
+        with tracing.within(span):
+            self._take_updates(room, envelope)
 
     def _take_updates(self, room: Room, envelope: Envelope) -> None:
         source = self._source_of(envelope)
@@ -498,13 +517,17 @@ class Follower:
 
     def _send(self) -> None:
         updates, self._outgoing = self._outgoing, []
+        trace, self._outgoing_trace = self._outgoing_trace, ""
         if updates:
-            self._publish(Kind.UPDATES, number=self._published + 1, body=write_parts(updates), keep=True)
+            body = write_parts(updates)
+            self._publish(Kind.UPDATES, number=self._published + 1, body=body, trace=trace, keep=True)
             self._published += len(updates)
             self._quiet_ticks = 0
 
-    def _publish(self, kind: Kind, *, number: int = 0, to: bytes = b"", body: bytes = b"", keep: bool = False) -> None:
-        self._bus.publish(self.name, encode(Envelope(kind, self._source, number, to, body)), keep=keep)
+    def _publish(
+        self, kind: Kind, *, number: int = 0, to: bytes = b"", body: bytes = b"", trace: str = "", keep: bool = False
+    ) -> None:
+        self._bus.publish(self.name, encode(Envelope(kind, self._source, number, to, body, trace)), keep=keep)
 
     def _start(self, name: str, work: object, *, anew: bool = False) -> None:
         """Run `work` in the background, unless it is running already."""

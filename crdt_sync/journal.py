@@ -14,6 +14,7 @@ from typing import NamedTuple, Protocol
 
 from persistence import Entry, Store, StoreError
 
+from . import tracing
 from .errors import StoreBehind
 from .metrics import Metrics
 
@@ -60,6 +61,8 @@ class _Batch:
     """Ticket of the last update."""
     began_at: float = field(default_factory=lambda: asyncio.get_running_loop().time())
     """When the first update came."""
+    traced: dict[tracing.Span, tracing.Span] = field(default_factory=dict)
+    """Spans of what brought some of these updates, and of their stay here."""
 
 
 class Journal:
@@ -72,11 +75,21 @@ class Journal:
         interval_s: At most one commit in this time.
         bytes_max: Bound on what may wait, `UPDATE_BYTES` for each update included.
         metrics: Where it is counted how long storing takes.
+        traced: Whether there are spans to look for.
     """
 
-    def __init__(self, store: Store, *, interval_s: float, bytes_max: int, metrics: Metrics | None = None) -> None:
+    def __init__(
+        self,
+        store: Store,
+        *,
+        interval_s: float,
+        bytes_max: int,
+        metrics: Metrics | None = None,
+        traced: bool = False,
+    ) -> None:
         self._metrics = metrics or Metrics()
         self._store = store
+        self._traced = traced
         self._interval_s = interval_s
         self.bytes_max = bytes_max
         self._batches: deque[_Batch] = deque()
@@ -138,6 +151,8 @@ class Journal:
         self._unstored_bytes += size
         self._added += 1
         batch.upto = self._added
+        if self._traced and (span := tracing.current.get()) is not None and span not in batch.traced:
+            batch.traced[span] = span.child("journal")
         self._work.set()
         if batch.size >= BATCH_BYTES:
             self._hurry.set()
@@ -180,10 +195,14 @@ class Journal:
             Entry(document=run.log.name, updates=run.updates, accepted_at=accepted_at, user_id=run.user)
             for run in batch.runs
         ]
+        spans = list(batch.traced.values())
+        spans += [span.child("commit", rooms=len(batch.last), update_bytes=batch.size) for span in spans]
         self._committing = batch
         seqs = await self._append(entries)
         self._committing = None
         self._metrics.confirm_seconds.observe(asyncio.get_running_loop().time() - batch.began_at)
+        for span in reversed(spans):
+            span.end()
         self._committed = batch.upto
         self._unstored_bytes -= batch.size
         for run, seq in zip(batch.runs, seqs, strict=True):
@@ -211,7 +230,7 @@ class Journal:
                 continue
             self._metrics.commit_seconds.observe(loop.time() - began)
             if self._failing_since is not None:
-                log.warning("store_recovered", extra={"after_s": round(loop.time() - self._failing_since, 3)})
+                log.info("store_recovered", extra={"after_s": round(loop.time() - self._failing_since, 3)})
                 self._failing_since = None
             return seqs
 

@@ -222,8 +222,12 @@ class Load:
         level = self._judge.take(sample)
         self.limits.joins_refused_because = self.problem
         if level is not before:
-            fields = {"level": level.name, "cpu": round(self._judge.cpu, 2), "memory": round(self._judge.memory, 2)}
-            log.warning("load_level", extra=fields)
+            fields = {
+                "load_level": level.name,
+                "cpu": round(self._judge.cpu, 2),
+                "memory": round(self._judge.memory, 2),
+            }
+            log.log(logging.INFO if level is Level.CALM else logging.WARNING, "load_level", extra=fields)
 
 
 def memory_bytes() -> int:

@@ -124,6 +124,11 @@ def kind_of(frame: bytes) -> int:
         return _OTHER
 
 
+def is_sync(frame: bytes) -> bool:
+    """Whether a frame begins with a message about the document's content."""
+    return frame[:1] == b"\x00"
+
+
 def encode_step_1(state_vector: bytes) -> bytes:
     """The server's "this is what I have"."""
     return b"\x00\x00" + write_var_bytes(state_vector)

@@ -86,7 +86,7 @@ class Revocations:
         Raises:
             StoreError: It holds now, but a node that starts later won't know of it. Do it again.
         """
-        log.warning("revoked", extra={"kind": revocation.kind, "until": revocation.until.isoformat()})
+        log.info("revoked", extra={"kind": revocation.kind, "until": revocation.until.isoformat()})
         self._learn([revocation])
         if self._nodes is not None:
             self._nodes.tell(Kind.REVOKED, _encode(revocation))

@@ -21,6 +21,7 @@ from typing import NoReturn, Protocol
 
 from persistence import Stored
 
+from . import tracing
 from .awareness import KEEP_ALIVE, Awareness, ClientState, read_states
 from .connection import Connection, Timed, Wants
 from .document import LIGHT_BYTES, Document, Outcome, State
@@ -193,6 +194,8 @@ class Room:
         self.load: Load | None = None
         """How busy the node is: then awareness is passed on less often."""
         self._metrics = metrics or Metrics()
+        self.traced = False
+        """Whether there may be spans of what is done."""
         self._document = document
         self._journal = journal
         self._adopted = _Adopted(self)
@@ -389,6 +392,9 @@ class Room:
         return outcome
 
     def _accepted_new(self, update: bytes, outcome: Outcome, sender: Connection | None, user: str | None) -> None:
+        span = tracing.current.get() if self.traced else None
+        if span is not None:
+            span.step("apply", outcome=outcome.name, update_bytes=len(update))
         if outcome is Outcome.REPEAT:
             return
         self.content_bytes += len(update)
@@ -402,6 +408,8 @@ class Room:
             self._relay(update, sender)
         for released in self._document.released:
             self._relay(released, None)
+        if span is not None:
+            span.step("relay", receivers=len(self.connections))
 
     def accept_from_elsewhere(self, update: bytes, *, adopt: bool) -> Outcome:
         """Take in what another node accepted: show it to the clients here, and store it if nobody else does.
@@ -434,12 +442,17 @@ class Room:
         return self._document.is_light(update)
 
     def _take_over(self, update: bytes, outcome: Outcome, adopt: bool) -> Outcome:
+        span = tracing.current.get() if self.traced else None
+        if span is not None:
+            span.step("apply", outcome=outcome.name, update_bytes=len(update))
         if outcome is not Outcome.REPEAT:
             self.content_bytes += len(update)
         if outcome is Outcome.NEW:
             self._relay(update, None)
         for released in self._document.released:
             self._relay(released, None)
+        if span is not None:
+            span.step("relay", receivers=len(self.connections))
         if outcome is not Outcome.REPEAT and adopt:
             self.adopt(update)
         return outcome

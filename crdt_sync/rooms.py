@@ -19,6 +19,7 @@ from typing import Any, TypeVar
 
 from persistence import DocumentDeleted, Store, StoreError, Version, VersionKind
 
+from . import tracing
 from .archiving import Archiving
 from .awareness import ClientState
 from .blackbox import BlackBox
@@ -128,6 +129,7 @@ class Rooms:
         load: How busy this node is, if anybody looks.
         archiving: Where old versions go, if anywhere.
         metrics: Where everything is counted.
+        tracer: Makes spans, if there are to be any.
     """
 
     def __init__(
@@ -140,6 +142,7 @@ class Rooms:
         load: Load | None = None,
         archiving: Archiving | None = None,
         metrics: Metrics | None = None,
+        tracer: tracing.Tracer | None = None,
     ) -> None:
         self._metrics = metrics or Metrics()
         self._store = store
@@ -167,6 +170,7 @@ class Rooms:
         self._told_deleted: set[str] = set()
         self._told = asyncio.Event()
         self._load_of_node = load
+        self._tracer = tracer
         self._entries: dict[str, _Entry] = {}
         self._draining = False
         # Digests of updates that broke a document, by its name. Those that are stored are found again after a restart.
@@ -200,7 +204,7 @@ class Rooms:
         entry = self._entries.get(name)
         if entry is None:
             now = loop.time()
-            follower = Follower(name, self._bus, self._metrics) if self._bus is not None else None
+            follower = Follower(name, self._bus, self._metrics, self._tracer) if self._bus is not None else None
             entry = _Entry(loop.create_task(self._load(name, follower)), 0, now, now, follower)
             entry.task.add_done_callback(_retrieve)
             self._entries[name] = entry
@@ -232,7 +236,7 @@ class Rooms:
                 await self._journal.flush()
         deleted = await self._store.delete(name, at=datetime.now(UTC))
         if deleted:
-            log.warning("document_deleted", extra={"room": name})
+            log.info("document_deleted", extra={"room": name})
             self._bury(name)
             if self.nodes is not None:
                 self.nodes.tell(Kind.DELETED, name.encode())
@@ -375,7 +379,16 @@ class Rooms:
 
     async def _load(self, name: str, follower: Follower | None) -> Room:
         loop = asyncio.get_running_loop()
-        began = loop.time()
+        began_at = loop.time()
+        with tracing.within(tracing.begin(self._tracer, "load", room=name)):
+            room = await self._loaded(name, follower)
+        took_s = loop.time() - began_at
+        self._metrics.load_seconds.observe(took_s)
+        fields = {"seq": room.known_seq, "content_bytes": room.content_bytes, "after_s": round(took_s, 3)}
+        log.info("room_loaded", extra={"room": name, **fields})
+        return room
+
+    async def _loaded(self, name: str, follower: Follower | None) -> Room:
         try:
             # In this order there is no gap: what isn't in the store yet is in the log, or arrives.
             if follower is not None:
@@ -413,12 +426,12 @@ class Rooms:
             metrics=self._metrics,
         )
         room.load = self._load_of_node
+        room.traced = self._tracer is not None
         room.content_bytes = sum(map(len, updates))
         # The stored log is long or its snapshot missing: don't wait for an edit to compact it.
         room.dirty = bool(stored.updates)
         if follower is not None:
             follower.start(room, kept or ())
-        self._metrics.load_seconds.observe(loop.time() - began)
         return room
 
     def _hear_deleted(self, name: str) -> None:

@@ -20,7 +20,7 @@ import uvicorn
 
 from persistence import Store, StoreError
 
-from . import logs
+from . import logs, tracing
 from .accepting import BACKLOG, HEAD_BYTES_MAX, KEEP_ALIVE_S, Entrance, http_protocol
 from .archiving import make_archive
 from .bus import InvalidBusUrl, open_bus
@@ -56,7 +56,7 @@ def serve(settings: Settings) -> bool:
     """
     # A panic in native code would otherwise spend up to 100 ms on a backtrace that nobody reads.
     os.environ.setdefault("RUST_BACKTRACE", "0")
-    logs.configure(settings.log_level)
+    _configure_logs(settings)
     guarded = _check_guarded(settings)
     _certificate(settings)
     stored = asyncio.run(_check_store(settings))
@@ -66,10 +66,10 @@ def serve(settings: Settings) -> bool:
         if settings.ops_port is not None:
             ops = stack.enter_context(_listen(settings.ops_host, settings.ops_port, "CRDT_SYNC_OPS_PORT"))
             log.info("ops_port", extra={"host": settings.ops_host, "port": ops.getsockname()[1]})
-        banner = _banner(settings, listener.getsockname()[1], stored, guarded)
+        welcome = Welcome(settings, listener.getsockname()[1], stored, guarded)
         if settings.workers == 1:
-            return run_node(settings, listener, banner, ops=ops)
-        print(banner, file=sys.stderr, flush=True)
+            return run_node(settings, listener, welcome, ops=ops)
+        welcome.say()
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="crdt-sync-")))
         arguments = (settings, listener, ops, folder)
         return Workers(settings.workers, run_worker, arguments, deadline_s=settings.drain_deadline_s).run()
@@ -88,14 +88,18 @@ def run_worker(
         orders: Say when to end.
     """
     os.environ.setdefault("RUST_BACKTRACE", "0")
-    logs.configure(settings.log_level)
+    _configure_logs(settings)
     return run_node(settings, listener, ops=ops, siblings=Siblings(folder, settings.workers), orders=orders)
+
+
+def _configure_logs(settings: Settings) -> None:
+    logs.configure(settings.log_level, settings.log_format, lines_per_s_max=settings.log_lines_per_s_max)
 
 
 def run_node(
     settings: Settings,
     listener: socket.socket,
-    banner: str | None = None,
+    welcome: "Welcome | None" = None,
     *,
     ops: socket.socket | None = None,
     siblings: Siblings | None = None,
@@ -132,7 +136,16 @@ def run_node(
     )
     gc.collect()
     aside = _aside(app.state.probes, ops, siblings)
-    server = Server(config, app.state, listener, limits, _certificate(settings), banner, orders, aside)
+    server = Server(
+        config,
+        app.state,
+        listener,
+        limits,
+        _certificate(settings),
+        welcome.say if welcome is not None else None,
+        orders,
+        aside,
+    )
     server.run(sockets=[])
     return server.report()
 
@@ -188,6 +201,8 @@ def _capacity(settings: Settings) -> Capacity:
 async def _check_store(settings: Settings) -> str:
     """Open and close the store, so that what is wrong with it is told in a sentence. Returns its description."""
     try:
+        if settings.trace_url is not None:
+            tracing.open_tracer(settings.trace_url, sample=settings.trace_sample)
         if settings.redis_url is not None:
             open_bus(settings.redis_url, prefix=settings.redis_prefix)
         archive = make_archive(settings)
@@ -198,7 +213,7 @@ async def _check_store(settings: Settings) -> str:
             _check_shared(settings, store)
         await open_when_reachable(store, settings.database_start_timeout_s)
         await store.close()
-    except (StoreError, InvalidBusUrl) as error:
+    except (StoreError, InvalidBusUrl, tracing.NoTracing) as error:
         raise CannotServe(str(error)) from error
     return store.describe()
 
@@ -232,25 +247,49 @@ def _listen(host: str, port: int, setting: str | None = None) -> socket.socket:
         ) from error
 
 
-def _banner(settings: Settings, port: int, stored: str, guarded: bool) -> str:
-    host = f"[{settings.host}]" if ":" in settings.host else settings.host
-    url = f"{'ws' if settings.ssl_certfile is None else 'wss'}://{host}:{port}"
-    shared = f"\n  processes      {settings.workers}, which meet in Redis" if settings.workers > 1 else ""
-    options = ""
-    if guarded:
-        who = "whoever shows a token, as far as it grants (crdt-sync token makes one)"
-        options = ", { params: { token } }"
-    else:
-        who = "ANYONE WHO CAN REACH THIS ADDRESS" if settings.insecure_open else "anyone on this machine"
-        who += ", to read and write every room, without a token"
-    return f"""
+class Welcome:
+    """What is said when a server is up: what it serves, where, to whom.
+
+    Args:
+        settings: The server's.
+        port: That it listens on.
+        stored: Where it keeps documents.
+        guarded: Whether tokens are asked for.
+    """
+
+    def __init__(self, settings: Settings, port: int, stored: str, guarded: bool) -> None:
+        host = f"[{settings.host}]" if ":" in settings.host else settings.host
+        self._settings = settings
+        self._url = f"{'ws' if settings.ssl_certfile is None else 'wss'}://{host}:{port}"
+        self._stored = stored
+        self._guarded = guarded
+        if guarded:
+            self._who = "whoever shows a token, as far as it grants (crdt-sync token makes one)"
+        else:
+            who = "ANYONE WHO CAN REACH THIS ADDRESS" if settings.insecure_open else "anyone on this machine"
+            self._who = f"{who}, to read and write every room, without a token"
+
+    def say(self) -> None:
+        """To people as a banner, to machines as one line of the log."""
+        if logs.for_people(self._settings.log_format):
+            print(self._banner(), file=sys.stderr, flush=True)
+            return
+        fields = {"url": self._url, "storing_in": self._stored, "open_to": self._who}
+        about = {"version": version("crdt-sync"), "workers": self._settings.workers}
+        log.info("serving", extra={**fields, **about})
+
+    def _banner(self) -> str:
+        workers = self._settings.workers
+        shared = f"\n  processes      {workers}, which meet in Redis" if workers > 1 else ""
+        options = ", { params: { token } }" if self._guarded else ""
+        return f"""
   crdt-sync {version("crdt-sync")}
 
-  listening on   {url}
-  storing in     {stored}{shared}
-  open to        {who}
+  listening on   {self._url}
+  storing in     {self._stored}{shared}
+  open to        {self._who}
 
-  Try it:        new WebsocketProvider("{url}", "trip-1", doc{options})
+  Try it:        new WebsocketProvider("{self._url}", "trip-1", doc{options})
   Stop it:       Ctrl-C, which stores everything first
 """
 

@@ -11,7 +11,6 @@ import gc
 import logging
 import signal
 import socket
-import sys
 from collections.abc import Callable, Iterator
 from types import FrameType
 from typing import Any, cast
@@ -48,7 +47,7 @@ class Server(uvicorn.Server):
         listener: Listens.
         limits: This node's.
         certificate: What is shown, if TLS is spoken.
-        banner: Printed when it serves.
+        welcome: Says that it serves; a worker's is said by who started it.
         orders: By which it hears that it should end, if signals aren't for it.
         aside: Entered before the store can be reached, and left when everything else has ended.
     """
@@ -60,7 +59,7 @@ class Server(uvicorn.Server):
         listener: socket.socket,
         limits: Limits,
         certificate: Certificate | None,
-        banner: str | None,
+        welcome: "Callable[[], None] | None",
         orders: Orders | None,
         aside: contextlib.AbstractAsyncContextManager[None],
     ) -> None:
@@ -69,7 +68,7 @@ class Server(uvicorn.Server):
         self._listener = listener
         self._limits = limits
         self._certificate = certificate
-        self._banner = banner
+        self._welcome = welcome
         self._orders = orders
         self._aside = aside
         self._accepting: asyncio.Task[None] | None = None
@@ -103,9 +102,10 @@ class Server(uvicorn.Server):
             self._accepting.add_done_callback(self._end_with)
             if self._certificate is not None:
                 self._renewing = asyncio.create_task(self._certificate.keep_fresh())
-            log.info("serving")
-            if self._banner is not None:
-                print(self._banner, file=sys.stderr, flush=True)
+            if self._welcome is not None:
+                self._welcome()
+            else:
+                log.info("worker_serving")
 
     async def on_tick(self, counter: int) -> bool:
         return await super().on_tick(counter) or self._drain.finished.is_set()

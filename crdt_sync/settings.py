@@ -6,6 +6,7 @@ import os
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Annotated, Literal
+from urllib.parse import urlsplit
 
 from pydantic import BeforeValidator, Field, SecretStr, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
@@ -139,6 +140,22 @@ class Settings(BaseSettings):
         "By default `/dev/shm`, or the folder of temporary files.",
     )
     log_level: str = Field("INFO", pattern="^(DEBUG|INFO|WARNING|ERROR)$", description="DEBUG, INFO, WARNING or ERROR.")
+    log_format: Literal["auto", "json", "text"] = Field(
+        "auto", description="How lines look: `json`, `text`, or `auto`, which is text at a terminal and JSON elsewhere."
+    )
+    log_lines_per_s_max: float = Field(
+        100.0,
+        gt=0,
+        description="Lines of one event that are logged in a second, once 20 times as many have come at once. "
+        "Others are counted in the next one.",
+    )
+    trace_url: str | None = Field(
+        None,
+        repr=False,
+        description="An OpenTelemetry collector that takes traces by OTLP over HTTP, such as `http://collector:4318`. "
+        "Without it, nothing is traced.",
+    )
+    trace_sample: float = Field(0.01, ge=0, le=1, description="Which share of messages and requests is traced.")
 
     journal_interval_s: float = Field(
         0.2, ge=0, le=10, description="Accepted updates are committed, and confirmed, at most this often."
@@ -315,6 +332,15 @@ class Settings(BaseSettings):
     def proxies(self) -> tuple[ipaddress.IPv4Network | ipaddress.IPv6Network, ...]:
         """`trusted_proxies`, read."""
         return tuple(ipaddress.ip_network(entry, strict=False) for entry in self.trusted_proxies)
+
+    @field_validator("trace_url")
+    @classmethod
+    def _traces_go_by_http(cls, value: str | None) -> str | None:
+        if value is not None:
+            parts = urlsplit(value)
+            if parts.scheme not in ("http", "https") or not parts.hostname:
+                raise ValueError("a collector's URL begins with http:// or https://, and names a host")
+        return value
 
     @field_validator("trusted_proxies")
     @classmethod

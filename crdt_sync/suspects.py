@@ -144,7 +144,7 @@ class Suspects:
         if not trial.survived:
             log.error("room_crashes", extra={"room": room})
         elif not found:
-            log.warning("room_cleared", extra={"room": room})
+            log.info("room_cleared", extra={"room": room})
         self._judged.update(death.box for death in deaths)
         return frozenset(found)
 

@@ -1,10 +1,22 @@
 """Laws of messages between nodes: all that is written is read, and what other versions write does no harm."""
 
+from dataclasses import replace
+
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
-from crdt_sync.envelope import SOURCE_BYTES, VERSION, Envelope, Kind, decode, encode, read_parts, write_parts
+from crdt_sync.envelope import (
+    SOURCE_BYTES,
+    TRACE_BYTES_MAX,
+    VERSION,
+    Envelope,
+    Kind,
+    decode,
+    encode,
+    read_parts,
+    write_parts,
+)
 from crdt_sync.errors import ProtocolError
 from crdt_sync.lib0 import read_var_bytes, read_var_uint, write_var_bytes, write_var_uint
 
@@ -15,6 +27,7 @@ envelopes = st.builds(
     number=st.integers(0, 2**53 - 1),
     to=st.sampled_from([b"", bytes(range(8))]),
     body=st.binary(max_size=200),
+    trace=st.sampled_from(["", "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"]),
 )
 
 
@@ -30,7 +43,37 @@ def test_what_a_newer_version_adds_to_the_header_is_passed_over(envelope: Envelo
     _, pos = read_var_uint(message, pos)
     header, end = read_var_bytes(message, pos)
 
+    if not envelope.trace:
+        # Newer versions write one, if only an empty one, before what they add.
+        header += write_var_bytes(b"")
     assert decode(message[:pos] + write_var_bytes(header + more) + message[end:]) == envelope
+
+
+@given(envelopes, st.binary(max_size=50))
+@example(Envelope(Kind.TAIL, bytes(SOURCE_BYTES)), write_var_bytes(b"a" * (TRACE_BYTES_MAX + 1)))  # too long to be one
+def test_nothing_about_a_trace_loses_a_message(envelope: Envelope, more: bytes) -> None:
+    untraced = replace(envelope, trace="")
+    message = encode(untraced)
+    _, pos = read_var_uint(message, 0)
+    _, pos = read_var_uint(message, pos)
+    header, end = read_var_bytes(message, pos)
+
+    read = decode(message[:pos] + write_var_bytes(header + more) + message[end:])
+
+    assert replace(read, trace="") == untraced
+    assert read.trace.isascii()
+    assert len(read.trace) <= TRACE_BYTES_MAX
+
+
+def test_traced_messages_are_those_of_before_with_something_appended_to_the_header() -> None:
+    before = Envelope(Kind.UPDATES, bytes(range(12)), 7, b"", b"body")
+    traced = replace(before, trace="00-" + "a" * 32 + "-" + "b" * 16 + "-01")
+
+    head = bytes.fromhex("0c 000102030405060708090a0b 00 07")
+    assert encode(before) == b"\x01\x01" + bytes([len(head)]) + head + b"body"
+    appended = b"\x37" + traced.trace.encode()
+    assert encode(traced) == b"\x01\x01" + bytes([len(head + appended)]) + head + appended + b"body"
+    assert decode(encode(traced)) == traced
 
 
 @given(st.binary(max_size=60))

@@ -113,7 +113,7 @@ def redis_cluster() -> Iterator[RedisCluster]:
 @pytest.fixture
 def run(capfdbinary: pytest.CaptureFixture[bytes], monkeypatch: pytest.MonkeyPatch) -> Callable[..., Result]:
     """Runs `crdt-sync` in this process."""
-    monkeypatch.setattr("crdt_sync.logs.configure", lambda level: None)
+    monkeypatch.setattr("crdt_sync.logs.configure", lambda *_: None)
     for name in [name for name in os.environ if name.startswith("CRDT_SYNC_") and "_TEST_" not in name]:
         monkeypatch.delenv(name)
 

@@ -18,6 +18,7 @@ from starlette.routing import Route, WebSocketRoute
 from auth import TokenVerifier
 from persistence import Store
 
+from .. import tracing
 from ..archiving import Archiving, make_archive
 from ..blackbox import BlackBox, NoBlackBox
 from ..bus import open_bus
@@ -59,7 +60,7 @@ def create_app(settings: Settings | None = None, *, token_verifier: TokenVerifie
         token_verifier: Turns credentials into grants, in the place of keys in the settings.
 
     Raises:
-        InvalidSettings: The environment can't work, or there are keys beside a verifier.
+        InvalidSettings: The environment can't work, what it takes isn't installed, or there are keys beside a verifier.
     """
     chosen = settings or Settings.read()
     verifier = configured_verifier(chosen)
@@ -67,6 +68,7 @@ def create_app(settings: Settings | None = None, *, token_verifier: TokenVerifie
         raise InvalidSettings("there is a token_verifier, so no keys are wanted: unset CRDT_SYNC_JWT_*")
     limits = Limits(chosen)
     admin_page = AdminPage()
+    tracer = _make_tracer(chosen)
 
     @asynccontextmanager
     async def lifespan(app: Starlette) -> AsyncIterator[None]:
@@ -78,13 +80,19 @@ def create_app(settings: Settings | None = None, *, token_verifier: TokenVerifie
         if bus is not None:
             await bus.open()
             log.info("node_started", extra={"node": bus.node})
+        if tracer is not None:
+            tracer.open(bus.node if bus is not None else None)
         metrics = Metrics()
         journal = Journal(
-            store, interval_s=chosen.journal_interval_s, bytes_max=chosen.unstored_bytes_max, metrics=metrics
+            store,
+            interval_s=chosen.journal_interval_s,
+            bytes_max=chosen.unstored_bytes_max,
+            metrics=metrics,
+            traced=tracer is not None,
         )
         load = Load(chosen, limits, metrics)
         box = _make_box(chosen, store)
-        rooms = Rooms(store, journal, chosen, bus, box, load, archiving, metrics)
+        rooms = Rooms(store, journal, chosen, bus, box, load, archiving, metrics, tracer)
         drain = Drain(chosen)
         revocations = Revocations(store, rooms.nodes, leeway_s=chosen.jwt_leeway_s)
         await revocations.open()
@@ -105,6 +113,7 @@ def create_app(settings: Settings | None = None, *, token_verifier: TokenVerifie
             load=load,
             metrics=metrics,
             going_back=GoingBack(rooms),
+            tracer=tracer,
         )
         journaling = _start(journal.run(), "journal")
         counting = ErrorCounter(metrics)
@@ -134,6 +143,8 @@ def create_app(settings: Settings | None = None, *, token_verifier: TokenVerifie
             counting.detach()
             if box is not None:
                 box.close()
+            if tracer is not None:
+                await tracer.close()
 
     state = State()
     probes = Probes(chosen, state)
@@ -184,6 +195,15 @@ async def _needs_websocket(request: Request) -> PlainTextResponse:
         status_code=426,
         headers={"upgrade": "websocket", "connection": "upgrade"},
     )
+
+
+def _make_tracer(settings: Settings) -> tracing.Tracer | None:
+    if settings.trace_url is None:
+        return None
+    try:
+        return tracing.open_tracer(settings.trace_url, sample=settings.trace_sample)
+    except tracing.NoTracing as error:
+        raise InvalidSettings(str(error)) from error
 
 
 def _make_box(settings: Settings, store: Store) -> BlackBox | None:

@@ -16,6 +16,7 @@ from ..metrics import Metrics
 from ..revocations import Revocations
 from ..rooms import Rooms
 from ..sessions import Sessions
+from ..tracing import Tracer
 from .access import Access
 from .ops import Readiness
 
@@ -38,6 +39,8 @@ class Parts:
     load: Load
     metrics: Metrics
     going_back: GoingBack
+    tracer: Tracer | None = None
+    """Makes spans, if there are to be any."""
     showing: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(1))
     """Held by whoever shows a document's content."""
     verifying: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(1))

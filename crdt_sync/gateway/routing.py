@@ -1,5 +1,6 @@
 """Which operation of the API a request asks for, and its answer, errors included."""
 
+import asyncio
 import logging
 from urllib.parse import unquote_to_bytes
 
@@ -8,6 +9,7 @@ from starlette.responses import JSONResponse, Response
 
 from persistence import ArchiveUnavailable, StoreError
 
+from .. import tracing
 from ..errors import SyncError
 from ..settings import Settings
 from .access import read_credentials
@@ -21,6 +23,7 @@ from .sync import check_room_name, own_path
 log = logging.getLogger("crdt_sync.api")
 
 BASE = b"/api/v1/"
+READS = frozenset({"GET", "HEAD", "OPTIONS"})
 
 
 class ApiEndpoint:
@@ -31,13 +34,41 @@ class ApiEndpoint:
 
     async def answer(self, request: Request) -> Response:
         """Answer a request; every error is an answer too."""
+        loop = asyncio.get_running_loop()
+        began_at = loop.time()
+        parts: Parts = request.app.state.parts
+        path = own_path(request.scope).decode("latin-1")
+        request.state.user = request.state.error = None
+        span = tracing.begin(
+            parts.tracer, "request", traceparent=request.headers.get("traceparent"), method=request.method, path=path
+        )
+        with tracing.within(span):
+            response = await self._respond(request)
+            if span is not None:
+                span.describe(status=response.status_code)
+        refused = request.state.error is not None
+        level = logging.DEBUG if request.method in READS and not refused else logging.INFO
+        if log.isEnabledFor(level):
+            # Of the URL, the path alone: the rest may hold a token.
+            fields = {
+                "method": request.method,
+                "path": path,
+                "status": response.status_code,
+                "after_s": round(loop.time() - began_at, 3),
+                "user": request.state.user,
+                "error": request.state.error,
+            }
+            log.log(level, "request", extra={name: value for name, value in fields.items() if value is not None})
+        return response
+
+    async def _respond(self, request: Request) -> Response:
         try:
             return await self._answer(request)
         except Problem as problem:
             return problem.response()
         except SyncError as error:
             request.app.state.parts.metrics.note_refusal(error)
-            log.info("request_refused", extra={"status": error.status, "error": str(error)})
+            request.state.error = str(error)
             return problem_of(error).response()
         except ArchiveUnavailable as error:
             log.error("request_failed", extra={"error": str(error)})
@@ -60,6 +91,7 @@ class ApiEndpoint:
         # Before the grant, so that a verifier never gets a name that can't be one.
         room = check_room_name(values["room"]) if "room" in values else None
         grant = await parts.access.admit(request.scope, read_credentials(request.scope, room))
+        request.state.user = grant.user
         authorize(operation, grant, values)
         return await operation.handler(Call(request, parts, self._settings, grant, values))
 

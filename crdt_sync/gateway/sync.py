@@ -13,7 +13,8 @@ from starlette.types import Message, Receive, Scope, Send
 
 from auth import Credentials
 
-from ..connection import Connection, Transport, TransportClosed
+from .. import tracing
+from ..connection import Connection, Transport, TransportClosed, next_number
 from ..errors import (
     DocumentGone,
     Draining,
@@ -25,8 +26,9 @@ from ..errors import (
     Unauthorized,
 )
 from ..load import Load
+from ..logs import connection_id
 from ..pacing import SLICE_S
-from ..protocol import encode_denied
+from ..protocol import encode_denied, is_sync
 from ..room import Room
 from ..session import Session, ignore_token
 from ..settings import Settings
@@ -101,6 +103,13 @@ class SyncEndpoint:
         self._cooldown = Cooldown()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        token = connection_id.set(next_number())
+        try:
+            await self._answer(scope, receive, send)
+        finally:
+            connection_id.reset(token)
+
+    async def _answer(self, scope: Scope, receive: Receive, send: Send) -> None:
         parts: Parts = scope["app"].state.parts
         await receive()  # websocket.connect
         accept = {"type": "websocket.accept", "subprotocol": accepted_subprotocol(scope)}
@@ -111,13 +120,21 @@ class SyncEndpoint:
             parts.rooms.require_open()
             credentials = read_credentials(scope, name)
             address = self._address(scope)
-            with parts.limits.place(counted_as(address)) as place:
+            span = tracing.begin(
+                parts.tracer,
+                "connect",
+                traceparent=credentials.headers.get("traceparent"),
+                room=name,
+                connection=connection_id.get(),
+            )
+            with tracing.within(span) as connected, parts.limits.place(counted_as(address)) as place:
                 grant = await parts.access.admit(scope, credentials)
                 place.take(name, user=grant.user)
                 client = _client(address, credentials)
                 await self._cooldown.pause(client)
                 async with parts.rooms.hold(name) as room:
                     await send(accept)
+                    connected()
                     code = await self._serve(parts, room, credentials, Session(name, grant), scope, receive, send)
         except (TooManyConnections, Overloaded, Draining) as error:
             # There may be thousands a second; `limits` says so, and whoever goes away has said so.
@@ -161,6 +178,7 @@ class SyncEndpoint:
             now=joined_at,
             session=session,
             metrics=parts.metrics,
+            number=connection_id.get(),
         )
         renewal = Renewal(parts, connection, credentials)
         writer = asyncio.create_task(connection.run(room.catch_up))
@@ -170,7 +188,9 @@ class SyncEndpoint:
             parts.sessions.enter(connection, room, address=self._address(scope))
             parts.metrics.connections_opened += 1
             log.info("connection_opened", extra={"room": room.name, "connection": connection.id, "user": session.user})
-            code = await _read(room, connection, receive, parts.load)
+            code = await _read(
+                room, connection, receive, parts.load, parts.tracer, credentials.headers.get("traceparent")
+            )
         finally:
             parts.sessions.leave(connection)
             renewal.close()
@@ -188,6 +208,8 @@ class SyncEndpoint:
                     "connection": connection.id,
                     "code": code,
                     "after_s": round(loop.time() - joined_at, 3),
+                    "frames_in": connection.frames_in,
+                    "bytes_in": connection.bytes_in,
                 },
             )
         return code
@@ -236,8 +258,19 @@ def _client(address: str, credentials: Credentials) -> Hashable:
     return address, credentials.room, hashlib.sha256(shown.encode(errors="replace")).digest()
 
 
-async def _read(room: Room, connection: Connection, receive: Receive, load: Load) -> int:
-    """Give the room what the client says until it is gone or has to go; returns the code it closed with."""
+async def _read(
+    room: Room, connection: Connection, receive: Receive, load: Load, tracer: tracing.Tracer | None, link: str | None
+) -> int:
+    """Give the room what the client says until it is gone or has to go; returns the code it closed with.
+
+    Args:
+        room: Joined.
+        connection: The client's.
+        receive: ASGI's.
+        load: Of this node.
+        tracer: Makes spans, if there are to be any.
+        link: The traceparent that the client connected with.
+    """
     loop = asyncio.get_running_loop()
     busy_s = 0.0
     while True:
@@ -253,10 +286,16 @@ async def _read(room: Room, connection: Connection, receive: Receive, load: Load
         if frame is None or connection.closing:
             # Text frames come from clients that speak something beside y-websocket. They mean nothing here.
             continue
+        connection.frames_in += 1
+        connection.bytes_in += len(frame)
         try:
-            rest = room.receive(connection, frame)
-            if rest is not None:
-                await rest
+            span = tracer.sample("receive", link=link) if tracer is not None and is_sync(frame) else None
+            if span is None:
+                rest = room.receive(connection, frame)
+                if rest is not None:
+                    await rest
+            else:
+                await _receive_traced(span, room, connection, frame)
         except SyncError as error:
             log.warning(
                 "connection_refused_message",
@@ -274,6 +313,14 @@ async def _read(room: Room, connection: Connection, receive: Receive, load: Load
         busy_s += loop.time() - received_at
         if pause_s := load.pause_s(room.name, size=len(frame), receivers=len(room.connections)):
             await asyncio.sleep(pause_s)
+
+
+async def _receive_traced(span: tracing.Span, room: Room, connection: Connection, frame: bytes) -> None:
+    span.describe(room=room.name, connection=connection.id, frame_bytes=len(frame))
+    with tracing.within(span):
+        rest = room.receive(connection, frame)
+        if rest is not None:
+            await rest
 
 
 async def _refuse(scope: Scope, send: Send, error: SyncError) -> None:

@@ -56,6 +56,7 @@ class ServerProcess:
             "CRDT_SYNC_HOST": _HOST,
             "CRDT_SYNC_PORT": str(self.port),
             "CRDT_SYNC_DATABASE_URL": self.database_url,
+            "CRDT_SYNC_LOG_FORMAT": "text",
             **(env or {}),
         }
         self._command = [sys.executable, str(script)] if script else [sys.executable, "-m", "crdt_sync", "serve"]

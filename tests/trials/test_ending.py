@@ -149,7 +149,7 @@ async def test_all_workers_drain_together(how: str, redis: RedisServer, postgres
     async with AsyncExitStack() as stack:
         stack.callback(server.kill)
         await server.start()
-        assert await until(lambda: server.log.count("serving") == 2, timeout_s=20), server.log
+        assert await until(lambda: server.log.count("worker_serving") == 2, timeout_s=20), server.log
         people = [await stack.enter_async_context(Editor(server.url, ROOM)) for _ in range(8)]
         pids = worker_pids(server)
 
@@ -181,7 +181,7 @@ async def test_a_worker_that_dies_while_draining_is_reported(
     async with AsyncExitStack() as stack:
         stack.callback(server.kill)
         await server.start()
-        assert await until(lambda: server.log.count("serving") == 2, timeout_s=20), server.log
+        assert await until(lambda: server.log.count("worker_serving") == 2, timeout_s=20), server.log
         server.tell(signal.SIGTERM)
         assert await until(lambda: server.log.count("urgency='DRAIN'") == 2, timeout_s=5), server.log
 

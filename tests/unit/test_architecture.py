@@ -14,7 +14,10 @@ PACKAGES = ("auth", "persistence", "crdt_sync")
 
 # A module imports only from rows above its own.
 ROWS: tuple[frozenset[str], ...] = (
-    frozenset({"errors", "logs", "moments", "pacing", "settings", "siblings", "urgency"}),
+    frozenset({"errors", "moments", "otlp", "pacing", "settings", "urgency"}),
+    frozenset({"tracing"}),
+    frozenset({"logs"}),
+    frozenset({"siblings"}),
     frozenset(
         {
             "archiving",
@@ -150,6 +153,7 @@ HOMES = {
     "redis": {"crdt_sync.bus.redis_link"},
     "prometheus_client": {"crdt_sync.metrics", "crdt_sync.scrapes"},
     "rich": {"crdt_sync.tables"},
+    "opentelemetry": {"crdt_sync.otlp"},
     "pydantic": {"crdt_sync.settings"},
     "pydantic_settings": {"crdt_sync.settings"},
     "jwt": {"auth.keys"},
@@ -173,6 +177,7 @@ DEFERRED_ALLOWED = {
     ("persistence.store", "open_store"),
     ("persistence.archived", "open_archive"),
     ("crdt_sync.bus.__init__", "open_bus"),
+    ("crdt_sync.tracing", "open_tracer"),
 }
 
 

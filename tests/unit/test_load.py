@@ -151,7 +151,7 @@ def test_what_is_done_can_be_read_and_is_logged(caplog: pytest.LogCaptureFixture
     busy(load, 25)
 
     assert load.problem == ("CPU 100% of one core, memory 0% of its limit: new joins are refused, awareness is thinned")
-    levels = [vars(record)["level"] for record in caplog.records if record.message == "load_level"]
+    levels = [vars(record)["load_level"] for record in caplog.records if record.message == "load_level"]
     assert levels == ["NO_JOINS", "AWARENESS_THINNED"]
 
 

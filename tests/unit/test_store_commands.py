@@ -89,7 +89,7 @@ def _no_settings(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture
 def run(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Run:
     """Runs `crdt-sync` in this process."""
-    monkeypatch.setattr("crdt_sync.logs.configure", lambda level: None)
+    monkeypatch.setattr("crdt_sync.logs.configure", lambda *_: None)
 
     def run(*arguments: str | Path) -> Result:
         capsys.readouterr()

@@ -83,6 +83,7 @@ async def test_an_update_that_kills_again_is_quarantined(store: MoodyStore, tmp_
 async def test_an_update_that_does_no_harm_is_cleared(
     store: MoodyStore, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
+    caplog.set_level("INFO", "crdt_sync.suspects")
     let_die(tmp_path, one("a"))
     suspects = Suspects(store, BlackBox("store", folder=tmp_path))
 

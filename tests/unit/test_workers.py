@@ -34,7 +34,7 @@ def work(folder: str, well: bool, orders) -> bool:
     return well
 
 if __name__ == "__main__":
-    logs.configure("INFO")
+    logs.configure("INFO", "text")
     sys.exit(0 if Workers(3, work, (sys.argv[1], sys.argv[2] != "badly"), deadline_s=0).run() else 1)
 """
 
