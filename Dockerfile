@@ -12,7 +12,7 @@ COPY crdt_sync crdt_sync
 # Wheels only, in the versions that the tests run with: nothing of what is installed is compiled here.
 RUN python -m venv --without-pip /opt/crdt-sync
 RUN python -m pip --python /opt/crdt-sync/bin/python install --no-cache-dir --no-compile --disable-pip-version-check \
-    --constraint constraints.txt --only-binary :all: ".[archive]"
+    --constraint constraints.txt --only-binary :all: ".[archive,tracing]"
 RUN python -m compileall -q -j 0 /opt/crdt-sync/lib
 RUN mkdir /data /run/crdt-sync
 

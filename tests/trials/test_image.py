@@ -10,7 +10,6 @@ from pathlib import Path
 
 import pytest
 
-from crdt_sync.settings import Settings
 from tests.support.api import GUARDED
 from tests.support.processes import ProcessTree, can_run, private_folder, run, unprivileged_account, wait_until
 from tests.support.server import free_port
@@ -118,7 +117,6 @@ def image() -> Iterator[Image]:
     shutil.rmtree(folder)
 
 
-@pytest.mark.skipif("ops_port" not in Settings.model_fields, reason="needs the endpoints of another port")
 @pytest.mark.long
 def test_image_is_made_serves_as_nobody_says_how_it_is_and_stops_when_told(image: Image, tmp_path: Path) -> None:
     ports = {"CRDT_SYNC_PORT": str(free_port()), "CRDT_SYNC_OPS_PORT": str(free_port())}

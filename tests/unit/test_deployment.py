@@ -37,12 +37,6 @@ NODES = [COMPOSE["services"][name] for name in ("node-1", "node-2")]
 DOCKERFILE = (ROOT / "Dockerfile").read_text()
 UNIT = (EXAMPLES / "systemd/crdt-sync.service").read_text()
 PROXY = (EXAMPLES / "nginx/crdt-sync-proxy.conf").read_text()
-# Until the settings that the examples use are there; then it has no effect and can go.
-pending = pytest.mark.xfail(
-    not {"drain_deadline_s", "ops_host", "ops_port"} <= Settings.model_fields.keys(),
-    reason="settings to come",
-    strict=True,
-)
 GOOD_SECRET = "of-a-test-and-of-48-characters-or-even-some-more"
 
 
@@ -125,7 +119,6 @@ def test_autoscaler_goes_by_connections_and_cpu_quickly_up_and_slowly_down() -> 
     assert by["Resource"]["target"]["averageUtilization"] / 100 < Settings.model_fields["load_cpu_max"].default
 
 
-@pending
 def test_probes_ask_what_the_server_answers() -> None:
     page = (ROOT / "docs/reference/http.md").read_text()
     paths = {probe["httpGet"]["path"] for probe in probes()}
@@ -250,7 +243,6 @@ def test_composition_has_no_secret_of_its_own_and_says_what_is_missing() -> None
 # --------------------------------------------------------------------------------------------------------- settings
 
 
-@pending
 def test_every_setting_in_the_examples_is_one() -> None:
     files = [*EXAMPLES.rglob("*"), ROOT / "Dockerfile", ROOT / "compose.yaml", *(ROOT / "docs/how-to").glob("*.md")]
     others = {"TOKEN", "PUBLISH"}  # for commands; of compose.yaml
@@ -260,7 +252,6 @@ def test_every_setting_in_the_examples_is_one() -> None:
             assert name.lower() in Settings.model_fields or name in others, f"{file.name}: {name}"
 
 
-@pending
 def test_examples_make_a_server_that_asks_for_tokens(monkeypatch: pytest.MonkeyPatch) -> None:
     unit = dict(one.split("=", 1) for one in directives()["Environment"])
     environments = [

@@ -7,13 +7,12 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import pytest
 import yaml
 from grafana_foundation_sdk.cog.encoder import JSONEncoder
 from grafana_foundation_sdk.cog.plugins import register_default_plugins
 from grafana_foundation_sdk.models.dashboard import Dashboard
 
-from crdt_sync import errors
+from crdt_sync import errors, metrics
 from tests.support.prometheus import Prometheus, promtool
 from tests.support.server import ServerProcess
 from tests.support.services import HOST, require
@@ -100,7 +99,6 @@ def test_prometheus_can_read_every_expression(tmp_path: Path) -> None:
 
 
 def test_every_expression_asks_for_metrics_and_labels_that_there_are() -> None:
-    metrics = pytest.importorskip("crdt_sync.metrics", reason="metrics aren't there yet")
     known = {metrics.PREFIX + one.name: one for one in metrics.DEFINITIONS}
 
     for expression in expressions():
@@ -127,7 +125,6 @@ def test_the_reasons_for_an_alert_are_errors_by_the_servers_fault() -> None:
 
 
 async def test_prometheus_reads_a_server_and_its_alerts(tmp_path: Path) -> None:
-    pytest.importorskip("crdt_sync.metrics", reason="metrics aren't there yet")
     async with ServerProcess(tmp_path) as server:
         config = (EXAMPLES / "prometheus/prometheus.yml").read_text().replace("15s", "300ms").replace("10s", "300ms")
         targets = re.sub(r"targets: \[\"172.*\]", f'targets: ["{HOST}:{server.port}"]', config)
