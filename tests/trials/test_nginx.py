@@ -180,7 +180,8 @@ async def site(
                 here.rooms.append(room)
                 here.written.setdefault(room, {})
                 version = VERSIONS[number % len(VERSIONS)]
-                here.people.append(await clients.create(nginx.url, room, version, synced=False))
+                state = {"name": str(number)}  # one without any shows when it is renewed
+                here.people.append(await clients.create(nginx.url, room, version, synced=False, state=state))
             await here.until_all_are_back(20)
             await asyncio.gather(
                 *(
