@@ -173,6 +173,7 @@ class Rooms:
         self._tracer = tracer
         self._entries: dict[str, _Entry] = {}
         self._draining = False
+        self._entering: set[asyncio.Timeout] = set()
         # Digests of updates that broke a document, by its name. Those that are stored are found again after a restart.
         self._harmful: dict[str, deque[bytes]] = {}
 
@@ -268,16 +269,31 @@ class Rooms:
 
     def drain(self) -> None:
         """Let nobody in any more."""
-        self._draining = True
+        if not self._draining:
+            self._draining = True
+            for entering in self._entering:
+                entering.reschedule(asyncio.get_running_loop().time())
 
-    def require_open(self) -> None:
-        """Check that somebody may be let in at all.
+    @asynccontextmanager
+    async def while_open(self) -> AsyncIterator[None]:
+        """For what somebody has to wait for before being let in.
 
         Raises:
-            Draining: Nobody may.
+            Draining: Nobody is let in, or any more.
         """
         if self._draining:
             raise Draining("this node is going away")
+        try:
+            async with asyncio.timeout(None) as entering:
+                self._entering.add(entering)
+                try:
+                    yield
+                finally:
+                    self._entering.discard(entering)
+        except TimeoutError as error:
+            if not entering.expired():
+                raise
+            raise Draining("this node is going away") from error
 
     async def flush(self) -> bool:
         """Store everything that there is now, with a snapshot and a version of each room that wants one.

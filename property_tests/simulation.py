@@ -290,7 +290,7 @@ def simulate(seed: int, *, seen: Counter[str] | None = None, verbose: bool = Fal
     unhandled: list[dict[str, Any]] = []
     with (
         patch("crdt_sync.follow.secrets.token_bytes", tokens.randbytes),
-        patch.object(crdt_sync.connection, "_ids", itertools.count(1)),
+        patch.object(crdt_sync.connection, "_numbers", itertools.count(1)),
         patch.object(Connection, "__hash__", lambda self: self.id),
         Watch(seen, simulation.detail if verbose else None) as watch,
         asyncio.Runner(loop_factory=SimulationLoop) as runner,

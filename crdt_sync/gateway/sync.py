@@ -116,8 +116,6 @@ class SyncEndpoint:
         client: Hashable = None
         try:
             name = room_name(scope)
-            # Before anything is spent on it: who comes back may knock here first, since others have more clients by now.
-            parts.rooms.require_open()
             credentials = read_credentials(scope, name)
             address = self._address(scope)
             span = tracing.begin(
@@ -128,10 +126,11 @@ class SyncEndpoint:
                 connection=connection_id.get(),
             )
             with tracing.within(span) as connected, parts.limits.place(counted_as(address)) as place:
-                grant = await parts.access.admit(scope, credentials)
-                place.take(name, user=grant.user)
-                client = _client(address, credentials)
-                await self._cooldown.pause(client)
+                async with parts.rooms.while_open():
+                    grant = await parts.access.admit(scope, credentials)
+                    place.take(name, user=grant.user)
+                    client = _client(address, credentials)
+                    await self._cooldown.pause(client)
                 async with parts.rooms.hold(name) as room:
                     await send(accept)
                     connected()

@@ -50,7 +50,7 @@ async def test_stock_clients_edit_together_by_wss(
 ) -> None:
     async with tls_server(tmp_path, authority) as server:
         url = server.url.replace("ws:", "wss:")
-        assert await until(lambda: f"listening on   {url}" in server.log, timeout_s=5)
+        assert await until(lambda: f"url={url!r}" in server.log, timeout_s=5)
         ann = await clients.create(url, ROOM, version, ca=authority.text)
         # More than a record, and than what is read at once.
         long = "".join(map(str, range(50_000)))

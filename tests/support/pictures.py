@@ -1,4 +1,4 @@
-"""Makes the pictures of the admin page that are in `docs/images`, anew: `python -m tests.support.pictures`.
+"""Makes the pictures of the admin page and of `crdt-sync top` in `docs/images`, anew: `python -m tests.support.pictures`.
 
 A server with stock clients that write, and a browser that looks on for long enough to have something on its charts.
 """
@@ -6,10 +6,17 @@ A server with stock clients that write, and a browser that looks on for long eno
 from __future__ import annotations
 
 import asyncio
+import io
 import random
 import tempfile
+import time
 from contextlib import closing
 from pathlib import Path
+
+from rich.console import Console
+
+from crdt_sync import top_command
+from crdt_sync.admin_api import ApiAdmin
 
 from .api import GUARDED, request, token
 from .browser import Browser, Page
@@ -50,9 +57,14 @@ async def make(browser: Browser, node: NodeProcess, folder: Path) -> None:
             await _sign_in(page)
             await _write_for(others, WATCHED_S)
             await page.screenshot(IMAGES / "admin-server.png")
+            writing = asyncio.create_task(_write_for(others, 4))
+            (folder / "top.svg").write_text(await asyncio.to_thread(_top, server.url.replace("ws:", "http:")))
+            await writing
             await page.goto(f"{here}#/rooms/trip-paris/changes?from=1")
             await page.see(".change")
             await page.screenshot(IMAGES / "admin-changes.png")
+        async with browser.page((folder / "top.svg").as_uri(), width=980, height=620) as page:
+            await page.screenshot(IMAGES / "top.png")
         async with browser.page(here, width=360, height=640, scale=1.5, dark=True) as page:
             await _sign_in(page)
             await page.goto(f"{here}#/rooms/trip-paris")
@@ -60,6 +72,23 @@ async def make(browser: Browser, node: NodeProcess, folder: Path) -> None:
             await page.gone("#said p")
             await page.screenshot(IMAGES / "admin-phone.png")
         await clients.close()
+
+
+def _top(url: str) -> str:
+    """What `top` shows of a server on a terminal, drawn."""
+    admin = ApiAdmin(url, ADMIN)
+    before = top_command._look(admin, 8).scrape
+    time.sleep(2)
+    seen = top_command._look(admin, 8)
+    admin.close()
+    assert before is not None, "it shows its metrics to this machine"
+    assert seen.scrape is not None, "and goes on to"
+    console = Console(record=True, width=110, file=io.StringIO(), force_terminal=True)
+    for block in top_command._tables(
+        "the server at http://127.0.0.1:1234", seen, top_command._rates(before, seen.scrape)
+    ):
+        console.print(block.render())
+    return console.export_svg(title="crdt-sync top")
 
 
 async def _person(server: ServerProcess, clients: NodeClients, room: str, user: str) -> NodeClient:

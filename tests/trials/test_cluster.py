@@ -70,7 +70,7 @@ def postgres_to_break() -> Iterator[PostgresServer]:
         yield server
 
 
-@pytest.mark.parametrize("histories", [5, pytest.param(500, marks=[pytest.mark.long, pytest.mark.timeout(6 * 3600)])])
+@pytest.mark.parametrize("histories", [8, pytest.param(500, marks=[pytest.mark.long, pytest.mark.timeout(6 * 3600)])])
 async def test_all_replicas_agree_and_nothing_confirmed_is_lost_whatever_breaks(
     histories: int, cluster: Cluster, redis_to_break: RedisServer, postgres_to_break: PostgresServer, yjs: Yjs
 ) -> None:

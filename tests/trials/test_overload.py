@@ -4,6 +4,7 @@ import asyncio
 import itertools
 import json
 import time
+import urllib.error
 import urllib.request
 from collections.abc import Callable
 from pathlib import Path
@@ -39,15 +40,15 @@ async def test_an_overloaded_node_does_less_step_by_step_and_recovers(tmp_path: 
         assert thinned > 0.4
 
         await until(lambda: "limit='writers_slowed'" in server.log, timeout_s=40)
-        warnings = await asyncio.to_thread(warnings_of, server)
-        assert warnings["load"].endswith(
+        problems = await asyncio.to_thread(problems_of, server)
+        assert problems["load"].endswith(
             "new joins are refused, awareness is thinned, the heaviest rooms' writers are slowed"
         )
 
         moving.cancel()
         await until(lambda: "level='CALM'" in server.log, timeout_s=70)
         async with await RawClient.connect(server.url, "trip-1"):
-            assert await asyncio.to_thread(warnings_of, server) == {}
+            assert await asyncio.to_thread(problems_of, server) == {}
         assert (writer.closed, reader.closed) == (None, None)
         writer.abort()
         reader.abort()
@@ -84,7 +85,11 @@ async def until(condition: Callable[[], bool], *, timeout_s: float) -> None:
             await asyncio.sleep(0.1)
 
 
-def warnings_of(server: ServerProcess) -> dict[str, str]:
-    with urllib.request.urlopen(f"http://127.0.0.1:{server.port}/ready", timeout=5) as answer:
-        found: dict[str, str] = json.load(answer)["warnings"]
+def problems_of(server: ServerProcess) -> dict[str, str]:
+    try:
+        answer = urllib.request.urlopen(f"http://127.0.0.1:{server.port}/ready", timeout=5)
+    except urllib.error.HTTPError as error:
+        answer = error
+    with answer:
+        found: dict[str, str] = json.load(answer)["problems"]
         return found

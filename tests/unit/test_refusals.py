@@ -1,6 +1,7 @@
 """How the WebSocket endpoint says no, also to servers that know less than ours."""
 
 import asyncio
+from contextlib import nullcontext
 from types import SimpleNamespace
 from typing import Any
 
@@ -12,6 +13,7 @@ from crdt_sync.gateway.access import Access
 from crdt_sync.gateway.sync import SyncEndpoint
 from crdt_sync.limits import Limits
 from crdt_sync.load import Load
+from crdt_sync.metrics import Metrics
 from crdt_sync.revocations import Revocations
 from crdt_sync.sessions import Sessions
 from persistence.memory import MemoryStore
@@ -21,6 +23,8 @@ DENIAL = {"websocket.http.response": {}}
 
 
 async def verify(credentials: Credentials) -> Grant:
+    if credentials.token == "slow":
+        await asyncio.sleep(5)
     if credentials.token == "away":
         raise KeysUnavailable("away")
     if credentials.token != "good":
@@ -59,11 +63,13 @@ def parts(rooms: object = None) -> Any:
     limits = Limits(settings)
     return SimpleNamespace(
         access=Access(verify, settings, revocations),
-        rooms=rooms,
+        rooms=SimpleNamespace(while_open=nullcontext) if rooms is None else rooms,
         sessions=Sessions(revocations),
         revocations=revocations,
         limits=limits,
         load=Load(settings, limits),
+        metrics=Metrics(),
+        tracer=None,
     )
 
 
@@ -107,3 +113,18 @@ async def test_a_client_that_can_not_be_entered_is_not_left_in_its_room() -> Non
 
         assert (await node.room("trip-1")).connections == set()
         assert not [task for task in asyncio.all_tasks() if "Connection.run" in repr(task)]
+
+
+@in_virtual_time
+async def test_who_still_waits_to_be_let_in_is_refused_as_soon_as_the_node_goes_away() -> None:
+    async with running_node() as node:
+        upgrade = Upgrade(parts(node.rooms), b"/trip-1?token=slow", extensions=DENIAL)
+        answering = asyncio.create_task(upgrade.run())
+        await turns()
+        node.rooms.drain()
+        node.rooms.drain()
+        await asyncio.wait_for(answering, 0.1)
+        late = await Upgrade(parts(node.rooms), b"/trip-1?token=good", extensions=DENIAL).run()
+
+        assert [sent[0]["status"] for sent in (upgrade.sent, late)] == [503, 503]
+        assert upgrade.sent[-1]["body"] == b"server restarting\n"
