@@ -17,7 +17,7 @@ import pytest_asyncio
 from persistence import Export, Row
 from tests.support.api import GUARDED, token
 from tests.support.clients import NodeClients
-from tests.support.command import Result, content, fill, run_outside
+from tests.support.command import Result, content, fill, run_inside
 from tests.support.fakes import Editor, typed
 from tests.support.raw import Closed, RawClient
 from tests.support.redis import RedisServer
@@ -30,7 +30,7 @@ NAMES = ("a/b", "..", "%2F", "旅行/Zürich 🧳 #?&", "-x")
 
 async def run(*arguments: str | Path, stdin: bytes | None = None, **env: str) -> Result:
     """Run `crdt-sync` while servers run."""
-    return await asyncio.to_thread(run_outside, *arguments, env=env, stdin=stdin)
+    return await asyncio.to_thread(run_inside, *arguments, env=env, stdin=stdin)
 
 
 def web(server: ServerProcess) -> str:
@@ -230,6 +230,7 @@ async def test_sqlite_of_a_running_server_is_read_and_writing_says_what_to_type(
                 await asyncio.sleep(0.05)
 
 
+@pytest.mark.waits
 async def test_running_server_on_postgresql_sees_within_20_s_what_is_changed_in_the_database(
     tmp_path: Path, postgres_url: str, room: str, clients: NodeClients
 ) -> None:

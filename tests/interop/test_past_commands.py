@@ -12,7 +12,7 @@ import pytest_asyncio
 
 from tests.support.api import GUARDED, request, token
 from tests.support.clients import NodeClients
-from tests.support.command import Result, fill, run_outside
+from tests.support.command import Result, fill, run_inside
 from tests.support.past import FULL, emptied_trip
 from tests.support.redis import RedisServer
 from tests.support.server import ServerProcess
@@ -26,7 +26,7 @@ ROOT = token("root", {"*": "admin"}, ttl_s=3600)
 
 async def run(*arguments: str | Path, **env: str) -> Result:
     """Run `crdt-sync` while servers run."""
-    return await asyncio.to_thread(run_outside, *arguments, env=env)
+    return await asyncio.to_thread(run_inside, *arguments, env=env)
 
 
 def web(server: ServerProcess) -> str:

@@ -41,7 +41,16 @@ async def server(tmp_path: Path, database_url: str) -> AsyncIterator[ServerProce
     assert process.errors() == []
 
 
-@pytest.mark.parametrize("name", ["sveltecomponent", "seph-blog1"])
+@pytest.mark.parametrize(
+    ("database_url", "name"),
+    [
+        ("sqlite", "sveltecomponent"),
+        ("sqlite", "seph-blog1"),
+        ("postgres", "sveltecomponent"),
+        pytest.param("postgres", "seph-blog1", marks=pytest.mark.long),
+    ],
+    indirect=["database_url"],
+)
 async def test_a_trace_written_by_one_ends_as_it_should(
     server: ServerProcess, clients: NodeClients, room: str, yjs: Yjs, name: str
 ) -> None:

@@ -19,6 +19,7 @@ OVERWRITES = 600
 MIB = 1 << 20
 
 
+@pytest.mark.waits
 @pytest.mark.timeout(120)
 async def test_a_reader_that_does_not_read_costs_the_others_nothing_and_converges_when_it_does(
     tmp_path: Path, yjs: Yjs
