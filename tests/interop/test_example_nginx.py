@@ -15,7 +15,7 @@ from websockets.asyncio.client import connect
 from tests.support.api import GUARDED, request, token
 from tests.support.clients import NodeClients, NodeProcess
 from tests.support.cluster import Cluster
-from tests.support.example_nginx import ExampleNginx
+from tests.support.nginx import Nginx
 from tests.support.redis import RedisServer
 from tests.support.services import HOST, require
 
@@ -41,7 +41,7 @@ async def test_stock_clients_edit_together_by_way_of_nginx_and_two_nodes(
         cluster = Cluster(tmp_path, database_url=postgres_url, redis=redis, nodes=2, env=env)
         await stack.enter_async_context(cluster)
         one, two = cluster.nodes
-        nginx = stack.enter_context(require(lambda: ExampleNginx([one.port, two.port], replacing=patient)))
+        nginx = stack.enter_context(require(lambda: Nginx([one.port, two.port], replacing=patient)))
         monkeypatch.setenv("NODE_EXTRA_CA_CERTS", str(nginx.certificate))
         node = NodeProcess()
         stack.callback(node.close)
@@ -126,7 +126,7 @@ async def upstreams() -> AsyncIterator[tuple[Upstream, Upstream]]:
 async def test_whom_a_node_refuses_the_other_gets_and_nobody_else_suffers(
     upstreams: tuple[Upstream, Upstream],
 ) -> None:
-    with require(lambda: ExampleNginx([one.port for one in upstreams])) as nginx:
+    with require(lambda: Nginx([one.port for one in upstreams])) as nginx:
         async with browser(nginx) as client:
             refused = {await status(client, f"/either?token=s3cret{n}") for n in range(20)}
             passed_on = {await status(client, "/first%2F?token=s3cret") for _ in range(6)}
@@ -148,7 +148,7 @@ async def test_a_room_stays_on_one_node_if_asked_for_and_moves_when_that_is_gone
     hashed = {"least_conn;": option[1]}
     rooms = [f"/trip-{n}" for n in range(30)]
     first, second = upstreams
-    with require(lambda: ExampleNginx([one.port for one in upstreams], replacing=hashed)) as nginx:
+    with require(lambda: Nginx([one.port for one in upstreams], replacing=hashed)) as nginx:
         async with browser(nginx) as client:
             for n in range(3):
                 assert {await status(client, f"{room}?token={n}") for room in rooms} == {200}
@@ -163,7 +163,7 @@ async def test_a_room_stays_on_one_node_if_asked_for_and_moves_when_that_is_gone
 
 
 async def test_the_compositions_nginx_serves_too(upstreams: tuple[Upstream, Upstream]) -> None:
-    with require(lambda: ExampleNginx([one.port for one in upstreams], site="compose.conf")) as nginx:
+    with require(lambda: Nginx([one.port for one in upstreams], site="compose.conf")) as nginx:
         nginx.check()
         async with httpx2.AsyncClient(base_url=f"http://{HOST}:{nginx.port}", trust_env=False) as client:
             answers = [await status(client, path) for path in ("/nginx-health", "/trip-1", "/metrics")]
@@ -171,11 +171,11 @@ async def test_the_compositions_nginx_serves_too(upstreams: tuple[Upstream, Upst
     assert answers == [200, 200, 404]
 
 
-def trusting(nginx: ExampleNginx) -> ssl.SSLContext:
+def trusting(nginx: Nginx) -> ssl.SSLContext:
     return ssl.create_default_context(cafile=nginx.certificate)
 
 
-def browser(nginx: ExampleNginx) -> httpx2.AsyncClient:
+def browser(nginx: Nginx) -> httpx2.AsyncClient:
     return httpx2.AsyncClient(base_url=f"https://{HOST}:{nginx.port}", verify=trusting(nginx), trust_env=False)
 
 

@@ -172,7 +172,7 @@ async def site(
 ) -> AsyncIterator[Site]:
     env = {**ENV, "CRDT_SYNC_REDIS_PREFIX": folder.name, **(env or {})}
     async with Cluster(folder, database_url=database_url, redis=redis, nodes=2, env=env) as cluster:
-        with require(lambda: Nginx([node.port for node in cluster.nodes])) as nginx:
+        with require(lambda: Nginx([node.port for node in cluster.nodes], site="compose.conf")) as nginx:
             here = Site(cluster)
             for number in range(people):
                 # NGINX takes turns, so half of each room's people are on one node.
