@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import io
+import logging
 import os
 import subprocess
 import sys
@@ -57,6 +58,9 @@ def run_inside(*arguments: str | Path, env: Mapping[str, str], stdin: bytes | No
         _inside,
         mock.patch.dict(os.environ, {**clean, **env}, clear=True),
         mock.patch("crdt_sync.logs.configure"),
+        mock.patch.object(
+            logging.root, "handlers", [logging.NullHandler()]
+        ),  # those of other tests write to what is closed
         mock.patch.multiple(sys, stdin=io.TextIOWrapper(io.BytesIO(stdin or b"")), stdout=out, stderr=err),
     ):
         try:
