@@ -63,7 +63,7 @@ async def make(browser: Browser, node: NodeProcess, folder: Path) -> None:
             await page.goto(f"{here}#/rooms/trip-paris/changes?from=1")
             await page.see(".change")
             await page.screenshot(IMAGES / "admin-changes.png")
-        async with browser.page((folder / "top.svg").as_uri(), width=980, height=620) as page:
+        async with browser.page((folder / "top.svg").as_uri(), width=980, height=422) as page:
             await page.screenshot(IMAGES / "top.png")
         async with browser.page(here, width=360, height=640, scale=1.5, dark=True) as page:
             await _sign_in(page)
