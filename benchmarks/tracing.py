@@ -68,6 +68,13 @@ class Nowhere:
     def abort(self) -> None:
         """Nothing to abort."""
 
+    def ready(self) -> bool:
+        """It reads."""
+        return True
+
+    def write(self, frames: object) -> None:
+        """Take them."""
+
     def buffered_bytes(self) -> int:
         """Nothing waits."""
         return 0

@@ -13,7 +13,7 @@ import asyncio
 import itertools
 import logging
 from collections import deque
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -29,6 +29,9 @@ CONFIRMS_MAX = 4096
 NOTICES_MAX = 8
 
 CLOSE_TIMEOUT_S = 5.0
+
+# So much is written to one client at once; where it makes that wait, the rest waits in the outbox.
+FLUSH_BYTES = 64 << 10
 
 log = logging.getLogger("crdt_sync.connection")
 
@@ -54,10 +57,13 @@ class Wants:
     """It wasn't relayed everything since."""
 
 
-class Timed(bytes):
-    """A frame that knows when its content was received (the loop's time), so that it shows how long it was on its way."""
+class Relayed(bytes):
+    """A frame that goes to many. What is the same for all of them is kept with it."""
 
-    received_at: float
+    received_at: float | None = None
+    """When its content came (the loop's time), if it is to show how long it was on its way."""
+    wire: bytes | None = None
+    """As it stands on the wire, once somebody has worked that out."""
 
 
 CatchUp = Callable[[Wants], Awaitable[Iterable[bytes]]]
@@ -79,6 +85,12 @@ class Transport(Protocol):
 
     async def close(self, code: int, reason: str) -> None:
         """Send a close frame."""
+
+    def ready(self) -> bool:
+        """Whether `write` may be called now, as it may where there is a short way, and the other side reads."""
+
+    def write(self, frames: Sequence[bytes]) -> None:
+        """Send frames like `send`, but at once, and all together."""
 
     def abort(self) -> None:
         """Drop the connection without another word. Whatever waits in `send` fails."""
@@ -109,6 +121,19 @@ class Outbox:
         self.size -= len(frame)
         return frame
 
+    def take_some(self, bytes_max: int) -> list[bytes]:
+        """Remove and return the oldest frames: one at least, and no more than so many bytes beyond it."""
+        frames = self._frames
+        if self.size <= bytes_max:
+            taken = list(frames)
+            self.clear()
+            return taken
+        taken = [self.take()]
+        while frames and len(frames[0]) <= bytes_max:
+            bytes_max -= len(frames[0])
+            taken.append(self.take())
+        return taken
+
     def clear(self) -> None:
         """Forget everything."""
         self._frames.clear()
@@ -116,6 +141,25 @@ class Outbox:
 
     def __len__(self) -> int:
         return len(self._frames)
+
+
+class Flush:
+    """Writes at the end of a turn of the event loop what was relayed in it, to each client in one go."""
+
+    def __init__(self) -> None:
+        self._connections: list[Connection] = []
+
+    def add(self, connection: "Connection") -> None:
+        """Something waits for a client."""
+        if not self._connections:
+            asyncio.get_running_loop().call_soon(self._run)
+        self._connections.append(connection)
+
+    def _run(self) -> None:
+        connections, self._connections = self._connections, []
+        now = asyncio.get_running_loop().time()
+        for connection in connections:
+            connection.flush(now)
 
 
 class Connection:
@@ -128,6 +172,7 @@ class Connection:
         session: What the client may do; everything, if not given.
         metrics: Where it is counted what goes out.
         number: From `next_number`, if it has one.
+        flush: Shared with others; without it, every frame is sent by itself.
     """
 
     def __init__(
@@ -139,6 +184,7 @@ class Connection:
         session: Session | None = None,
         metrics: Metrics | None = None,
         number: int | None = None,
+        flush: Flush | None = None,
     ) -> None:
         self.id = next_number() if number is None else number
         self.frames_in = 0
@@ -174,6 +220,10 @@ class Connection:
         self._deadline: asyncio.TimerHandle | None = None
         self._sending = False
         self._making = False
+        self._flush = flush
+        self._flushing = False
+        # While it does, nothing is before what is relayed.
+        self._waiting = False
         self._progress_at = now
         self._buffered = 0
 
@@ -209,8 +259,26 @@ class Connection:
             self._metrics.outbox_drops += 1
             self._drop_outbox()
             self.behind = True
-        self._wake.set()
+        if taken and self._waiting and self._flush is not None:
+            if not self._flushing:
+                self._flushing = True
+                self._flush.add(self)
+        else:
+            self._wake.set()
         return taken
+
+    def flush(self, now: float) -> None:
+        """Write what was relayed, unless something else goes first, or the client doesn't read. Called by `Flush`."""
+        self._flushing = False
+        first = self._notices or self._catching_up or self._confirms or self._has_to_make or self.closing
+        if self._waiting and not first and self._outbox and self._transport.ready():
+            frames = self._outbox.take_some(FLUSH_BYTES)
+            self._transport.write(frames)
+            self.sent_at = self._progress_at = now
+            for frame in frames:
+                self._observe(frame)
+        if self._outbox:
+            self._wake.set()
 
     def notify(self, frame: bytes) -> None:
         """Send a small frame before all that waits."""
@@ -286,19 +354,21 @@ class Connection:
                 if frame is None:
                     self._sending = False
                     self._wake.clear()
+                    self._waiting = True
                     await self._wake.wait()
+                    self._waiting = False
                     continue
                 self._sending = True
                 await self._transport.send(frame)
                 self.sent_at = self._progress_at = loop.time()
-                if type(frame) is Timed:
-                    self._metrics.delivery_seconds.observe(self.sent_at - frame.received_at)
+                self._observe(frame)
             await self._transport.close(*self.closing)
         except TransportClosed:
             pass
         finally:
             # Or the task and its exception would keep the room until garbage is collected.
             self._task = None
+            self._waiting = False
             self._drop_outbox()
             if self._deadline is not None:
                 self._deadline.cancel()
@@ -334,6 +404,10 @@ class Connection:
     def _counted(self, frame: bytes) -> bytes:
         self._metrics.sent.count(kind_of(frame), len(frame))
         return frame
+
+    def _observe(self, frame: bytes) -> None:
+        if type(frame) is Relayed and frame.received_at is not None:
+            self._metrics.delivery_seconds.observe(self.sent_at - frame.received_at)
 
     def _drop_outbox(self) -> None:
         self._metrics.outbox_dropped_messages += len(self._outbox)

@@ -23,7 +23,7 @@ from persistence import Stored
 
 from . import tracing
 from .awareness import KEEP_ALIVE, Awareness, ClientState, read_states
-from .connection import Connection, Timed, Wants
+from .connection import Connection, Relayed, Wants
 from .document import LIGHT_BYTES, Document, Outcome, State
 from .errors import (
     DocumentBroken,
@@ -765,11 +765,10 @@ class Room:
             self.adopt(update)
 
     def _relay(self, update: bytes, sender: Connection | None) -> None:
-        frame = encode_update(update)
+        frame = Relayed(encode_update(update))
         metrics = self._metrics
         if sender is not None and metrics.sample_delivery:
             metrics.sample_delivery = False
-            frame = Timed(frame)
             frame.received_at = sender.received_at
         receivers = 0
         self.active_at = asyncio.get_running_loop().time()
@@ -849,7 +848,7 @@ class Room:
         self._awareness_sent_at = asyncio.get_running_loop().time()
         if lively:
             self.active_at = self._awareness_sent_at
-        frame = encode_awareness(changes)
+        frame = Relayed(encode_awareness(changes))
         # To the sender too: y-websocket drops a connection on which it hears nothing for 30 s.
         receivers = sum([connection.relay(frame) for connection in self.connections])
         self._metrics.sent.count(AWARENESS_KIND, len(frame), receivers)

@@ -11,13 +11,16 @@ large ones that never end, long before the application sees a message. So everyt
 """
 
 import asyncio
+from collections.abc import Sequence
 from typing import Any
 
 from uvicorn._types import ASGIReceiveEvent, ASGISendEvent
 from uvicorn.config import Config
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 from uvicorn.server import ServerState
+from websockets.protocol import State
 
+from .connection import Relayed
 from .errors import Flooding, MessageTooBig, Overloaded, SyncError
 from .gateway.sync import TRANSPORT_EXTENSION
 from .limits import FRAGMENTS_MAX, Intake, Limits
@@ -54,7 +57,7 @@ class WebSocketProtocol(WebSocketsSansIOProtocol, asyncio.BufferedProtocol):
         self._gone: asyncio.TimerHandle | None = None
 
     async def run_asgi(self) -> None:
-        self.scope["extensions"][TRANSPORT_EXTENSION] = {"transport": self.transport}
+        self.scope["extensions"][TRANSPORT_EXTENSION] = {"transport": self.transport, "writer": self}
         try:
             await super().run_asgi()
         finally:
@@ -75,6 +78,20 @@ class WebSocketProtocol(WebSocketsSansIOProtocol, asyncio.BufferedProtocol):
             if self._resume is None and not self._ended:
                 self.transport.resume_reading()
         return message
+
+    def ready(self) -> bool:
+        """Whether frames may be written past ASGI: the WebSocket is open, and its client reads."""
+        return (
+            self.writable.is_set()
+            and self.handshake_complete
+            and not self.close_sent
+            and self.conn.state is State.OPEN
+            and not self.transport.is_closing()
+        )
+
+    def write_frames(self, frames: Sequence[bytes]) -> None:
+        """Write binary frames in one go."""
+        self.transport.write(b"".join([_on_the_wire(frame) for frame in frames]))
 
     def connection_lost(self, exc: Exception | None) -> None:
         if self.handshake_complete and self.conn.close_rcvd is None:
@@ -193,3 +210,18 @@ class WebSocketProtocol(WebSocketsSansIOProtocol, asyncio.BufferedProtocol):
         self.transport.pause_reading()
         # Not at once: a socket that is closed with bytes unread is reset, and the client may lose the close frame.
         self.close_timer = self.loop.call_later(LINGER_S, self.transport.abort)
+
+
+def _on_the_wire(frame: bytes) -> bytes:
+    """A binary message as a server sends it (RFC 6455, 5.2): in one frame, unmasked. Of what goes to many, made once."""
+    if type(frame) is not Relayed:
+        return _header(len(frame)) + frame
+    if frame.wire is None:
+        frame.wire = _header(len(frame)) + frame
+    return frame.wire
+
+
+def _header(size: int) -> bytes:
+    if size < 126:
+        return bytes((0x82, size))
+    return b"\x82\x7e" + size.to_bytes(2) if size < 1 << 16 else b"\x82\x7f" + size.to_bytes(8)

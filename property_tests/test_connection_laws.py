@@ -5,7 +5,7 @@ import asyncio
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from crdt_sync.connection import Connection, Wants
+from crdt_sync.connection import Connection, Flush, Wants
 from crdt_sync.protocol import encode_confirm
 from tests.support.fakes import FakeTransport, run_virtually, turns
 
@@ -45,17 +45,17 @@ class Room:
         return frames
 
 
-@given(EVENTS, st.tuples(st.integers(0, 6), st.integers(0, 6)))
-@settings(max_examples=400)
+@given(EVENTS, st.tuples(st.integers(0, 6), st.integers(0, 6)), st.booleans())
+@settings(max_examples=600)
 def test_a_client_that_reads_hears_everything_and_one_that_does_not_holds_little(
-    events: list[tuple[object, ...]], pauses: tuple[int, int]
+    events: list[tuple[object, ...]], pauses: tuple[int, int], short: bool
 ) -> None:
-    run_virtually(_check(events, pauses))
+    run_virtually(_check(events, pauses, short=short))
 
 
-async def _check(events: list[tuple[object, ...]], pauses: tuple[int, int]) -> None:
-    room, transport = Room(*pauses), FakeTransport()
-    connection = Connection(transport, outbox_bytes_max=OUTBOX_BYTES_MAX, now=0)
+async def _check(events: list[tuple[object, ...]], pauses: tuple[int, int], *, short: bool) -> None:
+    room, transport = Room(*pauses), FakeTransport(short=short)
+    connection = Connection(transport, outbox_bytes_max=OUTBOX_BYTES_MAX, now=0, flush=Flush())
     running = asyncio.create_task(connection.run(room.catch_up))
     expected, sent_at_close = 0, None
     confirmed: list[bytes] = []

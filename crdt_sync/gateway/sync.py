@@ -5,8 +5,9 @@ import contextlib
 import hashlib
 import logging
 import unicodedata
-from collections.abc import Hashable
+from collections.abc import Hashable, Sequence
 from dataclasses import replace
+from typing import Protocol
 from urllib.parse import unquote_to_bytes
 
 from starlette.types import Message, Receive, Scope, Send
@@ -14,7 +15,7 @@ from starlette.types import Message, Receive, Scope, Send
 from auth import Credentials
 
 from .. import tracing
-from ..connection import Connection, Transport, TransportClosed, next_number
+from ..connection import Connection, Flush, Transport, TransportClosed, next_number
 from ..errors import (
     DocumentGone,
     Draining,
@@ -42,7 +43,7 @@ log = logging.getLogger("crdt_sync.sync")
 ROOM_NAME_BYTES_MAX = 255
 RESERVED = "api/"
 
-# An ASGI extension of our own WebSocket protocol class (`transport`): {"transport": asyncio.Transport}.
+# An ASGI extension of our own WebSocket protocol class (`transport`): {"transport": asyncio.Transport, "writer": FrameWriter}.
 TRANSPORT_EXTENSION = "crdt_sync.transport"
 
 # What a client sends when it means to go. After anything else but `FINAL_CODES` it comes back, and its user gets the longer
@@ -101,6 +102,7 @@ class SyncEndpoint:
         self._settings = settings
         self._proxies = settings.proxies
         self._cooldown = Cooldown()
+        self._flush = Flush()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         token = connection_id.set(next_number())
@@ -178,6 +180,7 @@ class SyncEndpoint:
             session=session,
             metrics=parts.metrics,
             number=connection_id.get(),
+            flush=self._flush,
         )
         renewal = Renewal(parts, connection, credentials)
         writer = asyncio.create_task(connection.run(room.catch_up))
@@ -336,6 +339,16 @@ async def _refuse(scope: Scope, send: Send, error: SyncError) -> None:
     await send({"type": "websocket.http.response.body", "body": f"{error.reason}\n".encode()})
 
 
+class FrameWriter(Protocol):
+    """Writes WebSocket frames without ASGI in between."""
+
+    def ready(self) -> bool:
+        """See `Transport.ready`."""
+
+    def write_frames(self, frames: Sequence[bytes]) -> None:
+        """See `Transport.write`."""
+
+
 class AsgiTransport(Transport):
     """A client's way out through ASGI."""
 
@@ -343,12 +356,20 @@ class AsgiTransport(Transport):
         self._send = send
         extension = scope.get("extensions", {}).get(TRANSPORT_EXTENSION, {})
         self._transport: asyncio.Transport | None = extension.get("transport")
+        self._writer: FrameWriter | None = extension.get("writer")
 
     async def send(self, frame: bytes) -> None:
         await self._put({"type": "websocket.send", "bytes": frame})
 
     async def close(self, code: int, reason: str) -> None:
         await self._put({"type": "websocket.close", "code": code, "reason": reason})
+
+    def ready(self) -> bool:
+        return self._writer is not None and self._writer.ready()
+
+    def write(self, frames: Sequence[bytes]) -> None:
+        assert self._writer is not None, "it is ready"
+        self._writer.write_frames(frames)
 
     def abort(self) -> None:
         if self._transport is not None:

@@ -19,7 +19,7 @@ import pycrdt
 
 from crdt_sync.awareness import ClientState, read_states, write_states
 from crdt_sync.bus.memory import MemoryBus
-from crdt_sync.connection import Connection, TransportClosed
+from crdt_sync.connection import Connection, Flush, TransportClosed
 from crdt_sync.document import Document
 from crdt_sync.errors import SyncError
 from crdt_sync.journal import Journal
@@ -143,12 +143,17 @@ class FakeTransport:
 
     Args:
         window: How many frames it takes before it blocks; None for any number.
+        short: Whether it has the short way, as sockets under our own server have, and no others; None for `usual`.
 
     Attributes:
         on_frame: Called after each frame.
     """
 
-    def __init__(self, *, window: int | None = None) -> None:
+    usual = True
+    """Whether those that aren't told have the short way."""
+
+    def __init__(self, *, window: int | None = None, short: bool | None = None) -> None:
+        self._short = self.usual if short is None else short
         self.frames: list[bytes] = []
         self.closed: tuple[int, str] | None = None
         self.aborted = False
@@ -183,6 +188,19 @@ class FakeTransport:
         assert self.closed is None, "sent after close"
         self.frames.append(frame)
         self.on_frame()
+
+    def ready(self) -> bool:
+        """See `Transport.ready`."""
+        return self._short and not self._lost and self.window != 0 and self.closed is None
+
+    def write(self, frames: Sequence[bytes]) -> None:
+        """See `Transport.write`. It may be more than the window, of which nothing is left then."""
+        assert self.ready(), "that was asked before"
+        if self.window is not None:
+            self.window = max(0, self.window - len(frames))
+        for frame in frames:
+            self.frames.append(frame)
+            self.on_frame()
 
     async def close(self, code: int, reason: str) -> None:
         """See `Transport.close`."""
@@ -625,7 +643,10 @@ class Client:
         """Join a room that somebody else keeps open."""
         self.transport = FakeTransport(window=window)
         self.connection = Connection(
-            self.transport, outbox_bytes_max=settings.outbox_bytes_max, now=asyncio.get_running_loop().time()
+            self.transport,
+            outbox_bytes_max=settings.outbox_bytes_max,
+            now=asyncio.get_running_loop().time(),
+            flush=Flush(),
         )
         self.room = room
         self.link.clear()

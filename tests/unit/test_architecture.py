@@ -159,7 +159,7 @@ HOMES = {
     "jwt": {"auth.keys"},
     "cryptography": {"auth.keys"},
     "httpx2": {"auth.fetch", "crdt_sync.admin_api", "crdt_sync.calling"},
-    "websockets": {"crdt_sync.calling"},
+    "websockets": {"crdt_sync.calling", "crdt_sync.transport"},
     "shtab": {"crdt_sync.completion_command"},
     "asyncpg": {"persistence.postgres_link"},
     "zstandard": {"persistence.blobs"},

@@ -1,10 +1,11 @@
 """One client's way out. Laws over any sequence of events are in `property_tests/test_connection_laws.py`."""
 
 import asyncio
+from collections.abc import Sequence
 
 import pytest
 
-from crdt_sync.connection import CLOSE_TIMEOUT_S, CONFIRMS_MAX, Connection, Outbox, Timed, Wants
+from crdt_sync.connection import CLOSE_TIMEOUT_S, CONFIRMS_MAX, FLUSH_BYTES, Connection, Flush, Outbox, Relayed, Wants
 from crdt_sync.errors import DocumentBroken, SlowReader, StoreBehind
 from crdt_sync.metrics import Metrics
 from crdt_sync.protocol import KINDS, encode_confirm
@@ -17,6 +18,12 @@ async def difference(wants: Wants) -> list[bytes]:
     return [b"difference from " + wants.had + b" because " + "+".join(why).encode()]
 
 
+@pytest.fixture(autouse=True, params=["short way", "through ASGI"])
+def way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """All of this holds both ways."""
+    monkeypatch.setattr(FakeTransport, "usual", request.param == "short way")
+
+
 class Line:
     """A connection that runs."""
 
@@ -24,7 +31,9 @@ class Line:
         self.metrics = Metrics()
         self.transport = FakeTransport(window=window)
         now = asyncio.get_running_loop().time()
-        self.connection = Connection(self.transport, outbox_bytes_max=outbox_bytes_max, now=now, metrics=self.metrics)
+        self.connection = Connection(
+            self.transport, outbox_bytes_max=outbox_bytes_max, now=now, metrics=self.metrics, flush=Flush()
+        )
         self.task = asyncio.create_task(self.connection.run(difference))
 
 
@@ -50,6 +59,67 @@ async def test_frames_go_out_in_order_one_by_one() -> None:
 
     assert line.transport.frames == [b"1", b"2", b"3"]
     assert line.connection.idle
+
+
+def test_an_outbox_gives_some_at_a_time() -> None:
+    outbox = Outbox(100)
+    for frame in (b"1" * 30, b"2", b"3" * 10, b"4"):
+        outbox.put(frame)
+
+    assert outbox.take_some(5) == [b"1" * 30, b"2"]
+    assert (outbox.size, len(outbox)) == (11, 2)
+    assert outbox.take_some(11) == [b"3" * 10, b"4"]
+    assert (outbox.size, len(outbox)) == (0, 0)
+
+
+class Short(FakeTransport):
+    """Counts writes."""
+
+    writes = 0
+
+    def write(self, frames: Sequence[bytes]) -> None:
+        self.writes += 1
+        super().write(frames)
+
+
+@in_virtual_time
+async def test_what_is_relayed_in_one_turn_goes_out_in_one_write() -> None:
+    flush, transports = Flush(), [Short(short=True) for _ in range(3)]
+    lines = [Connection(one, outbox_bytes_max=1 << 20, now=0, flush=flush) for one in transports]
+    running = [asyncio.create_task(line.run(difference)) for line in lines]
+    await turns()
+
+    for number in range(10):
+        for line in lines:
+            line.relay(b"%d" % number)
+    await turns(2)
+
+    assert [one.writes for one in transports] == [1, 1, 1]
+    assert all(one.frames == [b"%d" % number for number in range(10)] for one in transports)
+    assert all(line.idle for line in lines)
+    for task in running:
+        task.cancel()
+
+
+@in_virtual_time
+async def test_what_is_more_than_one_write_waits_for_the_client_to_read() -> None:
+    transport = Short(short=True)
+    line = Connection(transport, outbox_bytes_max=1 << 20, now=0, flush=Flush())
+    running = asyncio.create_task(line.run(difference))
+    await turns()
+
+    for _ in range(8):
+        line.relay(b"x" * (FLUSH_BYTES // 4))
+    transport.on_frame = lambda: len(transport.frames) == 5 and transport.block()
+    await turns()
+    # One of the others is on the long way, which waits for the client.
+    assert (transport.writes, len(transport.frames), line.outbox_bytes) == (1, 5, FLUSH_BYTES // 2)
+
+    transport.on_frame = lambda: None
+    transport.resume()
+    await turns()
+    assert (transport.writes, len(transport.frames)) == (1, 8)
+    running.cancel()
 
 
 @in_virtual_time
@@ -393,7 +463,7 @@ async def test_a_timed_frame_shows_how_long_it_took_to_be_sent() -> None:
     line = Line(window=0)
     line.connection.relay(b"before")
     await turns()
-    frame = Timed(b"x")
+    frame = Relayed(b"x")
     frame.received_at = asyncio.get_running_loop().time()
     line.connection.relay(frame)
     await asyncio.sleep(2)
