@@ -16,6 +16,7 @@ from typing import Any
 
 from uvicorn._types import ASGIReceiveEvent, ASGISendEvent
 from uvicorn.config import Config
+from uvicorn.protocols.utils import ClientDisconnected
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 from uvicorn.server import ServerState
 from websockets.protocol import State
@@ -66,6 +67,9 @@ class WebSocketProtocol(WebSocketsSansIOProtocol, asyncio.BufferedProtocol):
                 self._gone = self.loop.call_later(GONE_S, self.transport.abort)
 
     async def send(self, message: ASGISendEvent) -> None:
+        if not self.handshake_complete and self.conn.eof_sent:
+            # A server that shuts down has answered the upgrade itself, while we were about to.
+            raise ClientDisconnected
         await super().send(message)
         if message["type"] == "websocket.http.response.body":
             # uvicorn 0.54 forgets to, and then logs every refused upgrade as an error.

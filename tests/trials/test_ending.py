@@ -210,3 +210,24 @@ async def server_that_sticks(
         before = await ann.edit()
         await ann.until(lambda: before in ann.confirmed)
         yield server, ann
+
+
+async def test_who_knocks_while_a_server_stops_is_no_error(tmp_path: Path) -> None:
+    """uvicorn answers upgrades itself then, also those that are about to be refused."""
+    async with ServerProcess(tmp_path) as server:
+        stopped = asyncio.Event()
+
+        async def knock() -> None:
+            while not stopped.is_set():
+                try:
+                    (await RawClient.connect(server.url, "trip-1")).abort()
+                except (Refused, OSError, EOFError):
+                    await asyncio.sleep(0.001)
+
+        knocking = [asyncio.create_task(knock()) for _ in range(30)]
+        for _ in range(3):
+            await asyncio.sleep(0.3)
+            await server.restart()
+        stopped.set()
+        await asyncio.gather(*knocking)
+    assert server.errors() == []
