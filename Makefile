@@ -23,7 +23,7 @@ format: $(VENV)/.dev
 	$(BIN)/ruff check --fix .
 
 clean:
-	rm -rf $(VENV) tests/node/node_modules
+	rm -rf $(VENV) tests/node/node_modules benchmarks/peers/node_modules
 
 $(BIN)/python:
 	$(PYTHON) -m venv $(VENV)
