@@ -67,6 +67,7 @@ async def test_a_trace_written_by_one_ends_as_it_should(
     await ends_with(trace.end, server, clients, room, yjs)
 
 
+@pytest.mark.parametrize("database_url", ["sqlite", pytest.param("postgres", marks=pytest.mark.long)], indirect=True)
 async def test_a_trace_written_by_two_at_once_ends_as_it_should(
     server: ServerProcess, clients: NodeClients, room: str, yjs: Yjs
 ) -> None:

@@ -26,7 +26,7 @@ EDITORS = 8
 # Checkpoints as often as kills, so that some of the kills hit one.
 OFTEN = {"CRDT_SYNC_CHECKPOINT_INTERVAL_S": "0.3"}
 
-ROUNDS = pytest.mark.parametrize("rounds", [10, pytest.param(200, marks=[pytest.mark.long, pytest.mark.timeout(1800)])])
+ROUNDS = pytest.mark.parametrize("rounds", [6, pytest.param(200, marks=[pytest.mark.long, pytest.mark.timeout(1800)])])
 
 
 @ROUNDS

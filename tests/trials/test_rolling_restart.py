@@ -32,7 +32,7 @@ WORKERS = 3
 
 
 @pytest.mark.timeout(120)
-@pytest.mark.parametrize("end", ["stop", "kill"])
+@pytest.mark.parametrize("end", ["stop", pytest.param("kill", marks=pytest.mark.long)])
 async def test_stock_clients_outlive_the_restart_of_all_nodes_one_after_the_other(
     end: str, redis: RedisServer, postgres_url: str, tmp_path: Path, clients: NodeClients, yjs: Yjs
 ) -> None:
