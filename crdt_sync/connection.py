@@ -159,7 +159,12 @@ class Flush:
         connections, self._connections = self._connections, []
         now = asyncio.get_running_loop().time()
         for connection in connections:
-            connection.flush(now)
+            try:
+                connection.flush(now)
+            except Exception:
+                # One client's trouble is not that of those behind it.
+                log.exception("flush_failed", extra={"connection": connection.id})
+                connection.close(SyncError.close_code, SyncError.reason)
 
 
 class Connection:

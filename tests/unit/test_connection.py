@@ -102,6 +102,27 @@ async def test_what_is_relayed_in_one_turn_goes_out_in_one_write() -> None:
 
 
 @in_virtual_time
+async def test_a_client_that_can_not_be_written_to_is_closed_and_holds_up_nobody() -> None:
+    class Broken(FakeTransport):
+        def write(self, frames: Sequence[bytes]) -> None:
+            raise RuntimeError("a bug")
+
+    flush, transports = Flush(), [Broken(short=True), FakeTransport(short=True)]
+    lines = [Connection(one, outbox_bytes_max=1 << 20, now=0, flush=flush) for one in transports]
+    running = [asyncio.create_task(line.run(difference)) for line in lines]
+    await turns()
+
+    for line in lines:
+        line.relay(b"x")
+    await turns()
+
+    assert transports[0].closed == (1011, "internal error")
+    assert transports[1].frames == [b"x"]
+    for task in running:
+        task.cancel()
+
+
+@in_virtual_time
 async def test_what_is_more_than_one_write_waits_for_the_client_to_read() -> None:
     transport = Short(short=True)
     line = Connection(transport, outbox_bytes_max=1 << 20, now=0, flush=Flush())
