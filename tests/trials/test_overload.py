@@ -15,8 +15,9 @@ from crdt_sync.lib0 import write_var_bytes, write_var_uint
 from tests.support.raw import RawClient, Refused
 from tests.support.server import ServerProcess
 
-# Next to nothing is too much, so that two clients are an overload. The steps are 10 s apart.
-SENSITIVE = {"CRDT_SYNC_LOAD_CPU_MAX": "0.01"}
+# So little is too much that one client is an overload, but several times what an idle server takes on a busy machine. The
+# steps are 10 s apart.
+SENSITIVE = {"CRDT_SYNC_LOAD_CPU_MAX": "0.03"}
 
 
 @pytest.mark.waits
@@ -56,12 +57,12 @@ async def test_an_overloaded_node_does_less_step_by_step_and_recovers(tmp_path: 
 
 
 async def move_cursor(client: RawClient) -> None:
-    """As fast as a stock client that isn't throttled, which is more than one with a cursor at 20 Hz."""
+    """Nearly as fast as a client may."""
     for clock in itertools.count(1):
         text = json.dumps({"cursor": clock}).encode()
         state = b"\x01" + write_var_uint(7) + write_var_uint(clock) + write_var_bytes(text)
         await client.send(b"\x01" + write_var_bytes(state))
-        await asyncio.sleep(0.01)
+        await asyncio.sleep(0.001)
 
 
 async def interval_of_awareness(client: RawClient) -> float:
