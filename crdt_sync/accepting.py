@@ -3,13 +3,14 @@
 After a restart all clients come at once, and so do attackers. What is scarce is shared out so that whoever behaves is
 served:
 
-- *Upgrades take turns.* One costs as much as a thousand messages. Those that are too many wait here, and the addresses
-  that they come from take turns, so that one that sends thousands holds up only itself. They aren't refused: stock
-  clients come back after 2.5 s at most and without jitter, all together, again and again.
+- *Upgrades take turns.* One costs as much as a hundred messages. In each turn of the event loop a few are let in, as many
+  as don't make it long for those who are connected (`Slices`); the others wait here, and the addresses that they come from
+  take turns, so that one that sends thousands holds up only itself. They aren't refused: stock clients come back after
+  2.5 s at most and without jitter, all together, again and again.
 - *Who has sent nothing gives way.* When too many connections are without an upgrade, the oldest of those that haven't
   completed a request is dropped. An honest client completes its within two round trips, so the oldest isn't one. If there
   is none, the last of the address that has most is refused.
-- *Accepting is paced* too, but at several times that: what waits in the kernel's queue can't be told apart.
+- *Accepting is paced* too: what waits in the kernel's queue can't be told apart.
 - *Everything has a deadline*: the first request, each that follows, its body, and taking the answer.
 """
 
@@ -43,6 +44,12 @@ TRANSFER_TIMEOUT_S = 60.0
 ACCEPT_SLICE = 16
 # How many seconds' worth of upgrades may come at once.
 BURST_S = 0.05
+# While many are let in, a turn of the event loop should take about as long: everybody's messages wait for it once or twice.
+TURN_S = 0.01
+# So many are let in in one turn at most.
+SLICE_MAX = 32
+# However long turns take: who wants in gets a share of some percent of the loop.
+UPGRADES_PER_S_MIN = 100
 BUSY = b"HTTP/1.1 503 Service Unavailable\r\nretry-after: 5\r\nconnection: close\r\ncontent-length: 0\r\n\r\n"
 # When there are no descriptors left: some are given back soon.
 EXHAUSTED_S = 0.1
@@ -172,11 +179,27 @@ class Turns(Generic[T]):
         return self._count
 
 
+class Slices:
+    """How many may be let in in one turn of the event loop, which follows from how long the turns before took. Pure.
+
+    What letting one in costs comes due in later turns too: reading a document, telling it to a client. So nothing is
+    reckoned. As long as turns are short there is one more in each; after a long one there are half as many.
+    """
+
+    def __init__(self) -> None:
+        self._size = 4
+
+    def next(self, turn_s: float) -> int:
+        """How many in the next turn, given how long the last one took in which some were let in."""
+        self._size = max(1, self._size // 2) if turn_s > TURN_S else min(SLICE_MAX, self._size + 1)
+        return max(self._size, int(turn_s * UPGRADES_PER_S_MIN))
+
+
 class Entrance:
     """Connections that are no WebSockets yet.
 
     Args:
-        limits: How many, and how many become one in a second.
+        limits: How many, and how many become one in a second at most.
     """
 
     def __init__(self, limits: Limits) -> None:
@@ -186,9 +209,11 @@ class Entrance:
         self._silent: dict[HttpProtocol, None] = {}
         self._turns: Turns[HttpProtocol] = Turns()
         rate = limits.settings.upgrades_per_s_max
-        # Those of a burst are served in one turn of the event loop, while others wait.
         self._bucket = TokenBucket(rate, max(1.0, rate * BURST_S), now=0.0)
-        self._timer: asyncio.TimerHandle | None = None
+        self._slices = Slices()
+        # How many more may be let in in this turn of the event loop.
+        self._left = 1
+        self._timer: asyncio.Handle | None = None
 
     def silent(self, connection: "HttpProtocol") -> None:
         """Somebody is there who has yet to send a request; if there are too many, the oldest goes."""
@@ -212,7 +237,7 @@ class Entrance:
             refused = self._turns.give_up()
             self.limits.note("upgrades", refused.client)
             refused.refuse()
-        if self._timer is None:
+        if self._left:
             self._let_in()
 
     @property
@@ -221,11 +246,12 @@ class Entrance:
 
     def _let_in(self) -> None:
         loop = asyncio.get_running_loop()
-        self._timer = None
+        began_at = loop.time()
         wait_s = 0.0
-        while self._turns and not wait_s:
+        while self._turns and self._left and not wait_s:
             connection = self._turns.take()
             if not connection.transport.is_closing():
+                self._left -= 1
                 wait_s = self._bucket.take(1, now=loop.time())
                 try:
                     connection.become_websocket()
@@ -235,9 +261,21 @@ class Entrance:
                     connection.transport.abort()
         if wait_s:
             # Also if nobody waits now: whoever comes meanwhile does.
-            self._timer = loop.call_later(wait_s, self._let_in)
+            self._left = 0
+            if self._timer is not None:
+                self._timer.cancel()
+            self._timer = loop.call_later(wait_s, self._next_turn, None)
             if self._turns:
                 self.limits.note("upgrades_per_s")
+        elif self._timer is None:
+            self._timer = loop.call_soon(self._next_turn, began_at)
+
+    def _next_turn(self, began_at: float | None) -> None:
+        loop = asyncio.get_running_loop()
+        self._timer = None
+        self._left = self._slices.next(0.0 if began_at is None else loop.time() - began_at)
+        if self._turns:
+            self._let_in()
 
 
 class HttpProtocol(H11Protocol):

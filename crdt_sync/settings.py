@@ -292,10 +292,12 @@ class Settings(BaseSettings):
     connections_per_room_max: int = Field(2000, ge=1, description="Clients in one room on one process.")
     rooms_per_user_max: int = Field(100, ge=1, description="Rooms that one user has open on one process.")
     accepts_per_s_max: float = Field(
-        2000, gt=0, description="Connections that are accepted in a second. More wait in the operating system's queue."
+        4000, gt=0, description="Connections that are accepted in a second. More wait in the operating system's queue."
     )
     upgrades_per_s_max: float = Field(
-        500, gt=0, description="Clients that are let in in a second. More wait, and their addresses take turns."
+        4000,
+        gt=0,
+        description="Clients that are let in in a second, as far as the event loop has time for them. More wait, and their addresses take turns.",
     )
     upgrades_max: int = Field(
         5000,

@@ -1,9 +1,10 @@
 """Who is let in next."""
 
 import asyncio
+import time
 from typing import Any
 
-from crdt_sync.accepting import Entrance, Turns
+from crdt_sync.accepting import SLICE_MAX, TURN_S, UPGRADES_PER_S_MIN, Entrance, Slices, Turns
 from crdt_sync.limits import Limits
 from crdt_sync.settings import Settings
 from tests.support.fakes import in_virtual_time
@@ -51,12 +52,13 @@ def test_of_too_many_the_last_of_the_longest_queue_gives_up() -> None:
 class Waiter:
     """Stands for an `HttpProtocol`, and for its transport."""
 
-    def __init__(self, address: str, *, broken: bool = False, gone: bool = False) -> None:
+    def __init__(self, address: str, *, broken: bool = False, gone: bool = False, takes_s: float = 0) -> None:
         self.client = (address, 1)
         self.transport = self
         self.became = ""
         self._broken = broken
         self._gone = gone
+        self._takes_s = takes_s
 
     def is_closing(self) -> bool:
         return self._gone
@@ -64,6 +66,8 @@ class Waiter:
     def become_websocket(self) -> None:
         if self._broken:
             raise RuntimeError
+        if self._takes_s:
+            time.sleep(self._takes_s)
         self.became = f"{asyncio.get_running_loop().time():.1f}"
 
     def abort(self) -> None:
@@ -101,3 +105,55 @@ async def test_one_that_fails_holds_up_nobody() -> None:
 
     assert broken.became == "aborted"
     assert all(float(each.became) >= 0 for each in others)
+
+
+def test_as_long_as_turns_are_short_more_are_let_in_in_each() -> None:
+    slices = Slices()
+
+    sizes = [slices.next(TURN_S / 2) for _ in range(2 * SLICE_MAX)]
+
+    assert sizes == sorted(sizes)
+    assert (sizes[1] - sizes[0], sizes[-1]) == (1, SLICE_MAX)
+
+
+def test_after_long_turns_few_are_let_in_but_never_none() -> None:
+    slices = Slices()
+    most = max(slices.next(0) for _ in range(SLICE_MAX))
+
+    assert [slices.next(1.1 * TURN_S) for _ in range(7)] == [most // 2, most // 4, most // 8, most // 16, 1, 1, 1]
+
+
+def test_who_wants_in_has_a_share_however_long_turns_are() -> None:
+    slices = Slices()
+    for _ in range(SLICE_MAX):
+        slices.next(1)
+
+    assert slices.next(0.5) == UPGRADES_PER_S_MIN / 2
+
+
+async def test_while_many_are_let_in_others_have_their_turns() -> None:
+    entrance = Entrance(Limits(Settings()))
+    waiters = [Waiter(str(n), takes_s=TURN_S / 5) for n in range(50)]
+    in_turns = []
+
+    wait(entrance, *waiters)
+    while not all(each.became for each in waiters):
+        in_turns.append(sum(bool(each.became) for each in waiters) - sum(in_turns))
+        await asyncio.sleep(0)
+
+    assert 1 < max(in_turns) < 8
+
+
+@in_virtual_time
+async def test_those_that_come_in_one_turn_go_in_it_and_the_rest_in_later_ones() -> None:
+    entrance = Entrance(Limits(Settings()))
+    wait(entrance, Waiter("before"))
+    await asyncio.sleep(1)
+    waiters = [Waiter(str(n)) for n in range(2 * SLICE_MAX)]
+
+    wait(entrance, *waiters)
+    at_once = sum(bool(each.became) for each in waiters)
+    await asyncio.sleep(1)
+
+    assert 1 < at_once < SLICE_MAX
+    assert all(each.became for each in waiters)
