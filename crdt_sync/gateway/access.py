@@ -6,6 +6,7 @@ import logging
 import time
 from collections.abc import Mapping
 from dataclasses import replace
+from functools import lru_cache
 from urllib.parse import parse_qs, urlsplit
 
 from starlette.types import Scope
@@ -23,6 +24,10 @@ BEARER_PROTOCOL = "bearer."
 QUERY_NAMES = ("token", "auth")
 # What proxies add. A request with one of these comes from further away than its connection.
 FORWARDED = ("forwarded", "via", "x-forwarded-for", "x-forwarded-host", "x-forwarded-proto", "x-real-ip")
+# No name of a host is longer, with a port.
+HOST_CHARS_MAX = 260
+# Of so many it is remembered whether they are this machine: a server is called by one or two.
+HOSTS_REMEMBERED = 256
 
 
 class Access:
@@ -219,6 +224,11 @@ def _is_local(scope: Scope) -> bool:
 
 def _is_loopback(host: str) -> bool:
     """Whether a host, as it stands in a URL, is this machine's loopback."""
+    return len(host) <= HOST_CHARS_MAX and _names_loopback(host)
+
+
+@lru_cache(HOSTS_REMEMBERED)
+def _names_loopback(host: str) -> bool:
     try:
         name = urlsplit(f"//{host}").hostname or ""
     except ValueError:

@@ -6,6 +6,7 @@ configured proxies appended was written by whoever came before them, and means n
 
 import ipaddress
 from collections.abc import Iterable, Sequence
+from functools import lru_cache
 
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
@@ -15,6 +16,10 @@ HOPS_MAX = 16
 # What one customer gets of IPv6 is a /64 at least, so that counting its addresses would count nothing.
 IPV6_PREFIX = 64
 UNKNOWN = "unknown"
+# No address is longer, with brackets, zone and port.
+ADDRESS_CHARS_MAX = 100
+# So many are remembered as read: clients come again, and from one proxy.
+REMEMBERED = 4096
 
 
 def client_address(peer: str | None, headers: Iterable[tuple[bytes, bytes]], proxies: Sequence[Network]) -> str:
@@ -44,6 +49,7 @@ def client_address(peer: str | None, headers: Iterable[tuple[bytes, bytes]], pro
     return str(address)
 
 
+@lru_cache(REMEMBERED)
 def counted_as(address: str) -> str:
     """What an address of a client is counted by: itself, or for IPv6 its /64."""
     parsed = _parse(address)
@@ -54,6 +60,11 @@ def counted_as(address: str) -> str:
 
 def _parse(text: str) -> Address | None:
     text = text.strip()
+    return _read(text) if len(text) <= ADDRESS_CHARS_MAX else None
+
+
+@lru_cache(REMEMBERED)
+def _read(text: str) -> Address | None:
     # Some proxies add the port: "1.2.3.4:5678", "[2001:db8::1]:5678".
     if text.startswith("["):
         text = text[1:].partition("]")[0]

@@ -2,7 +2,7 @@
 
 import pytest
 
-from crdt_sync.gateway.client_address import UNKNOWN, client_address, counted_as
+from crdt_sync.gateway.client_address import REMEMBERED, UNKNOWN, _read, client_address, counted_as
 from crdt_sync.settings import InvalidSettings, Settings
 
 PROXIES = Settings.read(trusted_proxies="10.0.0.0/8, 2001:db8:1::/48,192.0.2.7").proxies
@@ -74,3 +74,17 @@ def test_no_header_makes_it_fail() -> None:
 def test_a_proxy_that_is_no_network_is_refused_by_name() -> None:
     with pytest.raises(InvalidSettings, match=r"TRUSTED_PROXIES.*'10\.0\.0\.300'"):
         Settings.read(trusted_proxies="10.0.0.0/8,10.0.0.300")
+
+
+def test_what_is_too_long_for_an_address_is_none_and_is_not_remembered() -> None:
+    before = _read.cache_info().currsize
+
+    assert of("10.1.1.1", f"fe80::1%{'x' * 10_000}") == "10.1.1.1"
+    assert _read.cache_info().currsize <= before + 1
+
+
+def test_addresses_that_were_read_are_remembered_up_to_a_bound() -> None:
+    for n in range(2 * REMEMBERED):
+        of(f"203.0.{n >> 8}.{n & 255}")
+
+    assert _read.cache_info().currsize == REMEMBERED
