@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
 from secrets import token_hex
-from time import time
+from time import time, time_ns
 
 # Time, length of the name, length of the update. The byte before says whether the rest means anything.
 _HEAD = struct.Struct("<dHQ")
@@ -34,6 +34,9 @@ INSIDE_BYTES_MAX = MAPPED_BYTES - _UPDATE_AT
 
 # The files of the dead stay for every process to see, and because they are counted.
 KEPT_S = 600.0
+
+# Two changes of a folder so far apart have different times: the kernel's clock for them ticks every 1 to 10 ms.
+CHANGES_SEEN_NS = 100_000_000
 
 IDLE, BUSY = 0, 1
 _SUFFIX = ".box"
@@ -75,6 +78,9 @@ class BlackBox:
         except OSError as error:
             raise NoBlackBox(f"no notes can be kept in {folder or _default_folder()}: {error}") from error
         self._known: dict[str, Death] = {}
+        # Others' files, and when the folder was last changed when they were looked up; None if it may have been since, unseen.
+        self._others: list[str] = []
+        self._others_as_of: int | None = None
         # Also what is left of stores that nobody uses any more.
         self._scan("")
 
@@ -111,11 +117,8 @@ class BlackBox:
 
     def _scan(self, prefix: str) -> dict[str, Death]:
         found: dict[str, Death] = {}
-        names: list[str] = []
-        with contextlib.suppress(OSError):  # somebody has tidied up
-            names = os.listdir(self._folder)
-        for name in names:
-            if not name.startswith(prefix) or not name.endswith(_SUFFIX) or name == self._name:
+        for name in self._list():
+            if not name.startswith(prefix):
                 continue
             with contextlib.suppress(OSError):
                 path = self._folder / name
@@ -125,6 +128,21 @@ class BlackBox:
                 elif death is not None:
                     path.unlink()
         return found
+
+    def _list(self) -> list[str]:
+        """Others' files. Looked up anew only when the folder has changed: this is asked for each client that comes."""
+        try:
+            changed_at = os.stat(self._folder).st_mtime_ns
+            if changed_at != self._others_as_of:
+                # Within a tick of its clock, the kernel gives two changes one time.
+                settled = time_ns() - changed_at > CHANGES_SEEN_NS
+                self._others = [
+                    name for name in os.listdir(self._folder) if name.endswith(_SUFFIX) and name != self._name
+                ]
+                self._others_as_of = changed_at if settled else None
+        except OSError:  # somebody has tidied up
+            self._others, self._others_as_of = [], None
+        return self._others
 
     def _make(self) -> tuple[int, mmap.mmap]:
         # Under another name until it is locked, or it would be taken for that of a dead one.

@@ -343,6 +343,8 @@ class Rooms:
 
     async def _judge_suspects(self, name: str) -> None:
         """Find out what processes of this machine died of in this room, before that is tried here."""
+        if not self._suspects.concerns(name):
+            return
         try:
             async with asyncio.timeout(self._settings.open_timeout_s):
                 harmful = await self._suspects.judge(name)
@@ -371,6 +373,8 @@ class Rooms:
 
     async def _buried_unloaded(self, name: str) -> None:
         """Wait until a room that was deleted is out of the way: whether it still is deleted, the store knows."""
+        if (entry := self._entries.get(name)) is None or not entry.buried:
+            return
         try:
             async with asyncio.timeout(self._settings.open_timeout_s):
                 while not self._draining and (entry := self._entries.get(name)) is not None and entry.buried:
@@ -379,12 +383,14 @@ class Rooms:
             raise RoomUnavailable(f"{name!r} was deleted, and isn't stored yet") from error
 
     async def _opened(self, name: str, entry: _Entry) -> Room:
-        try:
-            async with asyncio.timeout(self._settings.open_timeout_s):
-                # Shielded: others may wait for the same load, and the next to come profits from it.
-                room = await asyncio.shield(entry.task)
-        except TimeoutError as error:
-            raise RoomUnavailable(f"{name!r} isn't loaded after {self._settings.open_timeout_s} s") from error
+        room = entry.room
+        if room is None:
+            try:
+                async with asyncio.timeout(self._settings.open_timeout_s):
+                    # Shielded: others may wait for the same load, and the next to come profits from it.
+                    room = await asyncio.shield(entry.task)
+            except TimeoutError as error:
+                raise RoomUnavailable(f"{name!r} isn't loaded after {self._settings.open_timeout_s} s") from error
         if self._draining:
             raise Draining(f"{name!r} was loaded while shutting down")
         if room.buried:

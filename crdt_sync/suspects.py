@@ -72,6 +72,10 @@ class Suspects:
         self._told &= boxes
         return {death.room for death in deaths if death.box not in self._judged}
 
+    def concerns(self, room: str) -> bool:
+        """Whether there is something to wait for in `judge`, or to be refused by it. Asked for each client that comes."""
+        return self._box is not None and any(death.room == room for death in self._box.deaths())
+
     async def judge(self, room: str) -> frozenset[bytes]:
         """Find out what processes died of while they were busy with a room. Returns at once if none did.
 

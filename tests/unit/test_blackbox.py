@@ -207,3 +207,41 @@ def own_file(box: BlackBox, folder: Path) -> Path:
 
 def files(folder: Path) -> list[Path]:
     return list((folder / f"crdt-sync-{os.geteuid()}").iterdir())
+
+
+@pytest.mark.parametrize("settled", [False, True])
+def test_a_file_that_comes_is_seen_at_once_also_if_the_folder_was_looked_at_just_before(
+    settled: bool, box: BlackBox, tmp_path: Path
+) -> None:
+    folder = own_file(box, tmp_path).parent
+    let_die(tmp_path, size=1, store="another")
+    [file] = set(folder.iterdir()) - {own_file(box, tmp_path)}
+    name = own_file(box, tmp_path).name[:17] + "0.box"
+    if settled:
+        let_settle(folder)
+    assert box.deaths() == []
+    before = folder.stat().st_mtime_ns
+
+    file.rename(folder / name)
+    if not settled:
+        # As within one tick of the kernel's clock.
+        os.utime(folder, ns=(before, before))
+
+    assert [death.box for death in box.deaths()] == [name]
+
+
+def test_a_folder_in_which_nothing_has_changed_is_not_read_again(
+    box: BlackBox, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    let_die(tmp_path, size=1)
+    let_settle(own_file(box, tmp_path).parent)
+    found = box.deaths()
+    monkeypatch.setattr(os, "listdir", None)
+
+    assert box.deaths() == found
+    assert len(found) == 1
+
+
+def let_settle(folder: Path) -> None:
+    """Make it look as if nothing had changed for a while."""
+    os.utime(folder, ns=(0, time.time_ns() - 10**9))
