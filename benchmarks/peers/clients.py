@@ -127,7 +127,7 @@ class Client:
 class Clients:
     """All clients of one server."""
 
-    def __init__(self, port: int, wire: type[YWebsocket]) -> None:
+    def __init__(self, port: int, wire: Callable[[str], YWebsocket]) -> None:
         self.all: list[Client] = []
         self._port = port
         self._wire = wire
