@@ -134,6 +134,8 @@ class Limits:
         """By kind, how often something was refused, slowed or closed because of a limit."""
         self.connections = 0
         """Clients that hold a place."""
+        self.gone = 0
+        """Clients that had one, and have left it."""
         self.joins_refused_because: str | None = None
         """Set while the node has too much to do to take anybody more; see `load`."""
         self.partial_bytes = 0
@@ -227,6 +229,7 @@ class Place:
         """The client is gone."""
         limits = self._limits
         limits.connections -= 1
+        limits.gone += 1
         _less(limits._of_address, self._address)
         if self._room is not None:
             _less(limits._of_room, self._room)

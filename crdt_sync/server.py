@@ -7,7 +7,6 @@ to `ending`.
 import asyncio
 import contextlib
 import functools
-import gc
 import logging
 import signal
 import socket
@@ -21,6 +20,7 @@ from .accepting import accept_forever
 from .document import Document
 from .draining import Drain
 from .ending import Ending
+from .garbage import ShortCollections
 from .gateway.parts import Parts
 from .limits import Limits
 from .settings import Settings
@@ -34,8 +34,6 @@ log = logging.getLogger("crdt_sync.server")
 def _warm_up() -> None:
     """Do now what would hold up the event loop later."""
     Document()  # in a running loop, the first one imports what it needs there
-    # What is there for good is kept out of garbage collections, which walk over everything.
-    gc.freeze()
 
 
 class Server(uvicorn.Server):
@@ -73,6 +71,7 @@ class Server(uvicorn.Server):
         self._aside = aside
         self._accepting: asyncio.Task[None] | None = None
         self._renewing: asyncio.Task[None] | None = None
+        self._collections = ShortCollections(lambda: limits.connections, lambda: limits.gone)
         self._loop: asyncio.AbstractEventLoop | None = None
         self._urgency = Urgency.NONE
         settings: Settings = limits.settings
@@ -88,6 +87,7 @@ class Server(uvicorn.Server):
         await super().startup(sockets=sockets)
         if self.started:
             _warm_up()
+            self._collections.begin()
             self._loop = asyncio.get_running_loop()
             self._drain.began = self._ending.arm
             if self._orders is not None:
@@ -119,6 +119,7 @@ class Server(uvicorn.Server):
                 task.cancel()
                 await asyncio.wait([task])
         self._listener.close()
+        self._collections.end()
         await super().shutdown(sockets=sockets)
 
     @property

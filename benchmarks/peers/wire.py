@@ -10,15 +10,17 @@ import re
 from collections.abc import Iterator
 
 from benchmarks.update_reader import struct, update
-from crdt_sync.lib0 import read_var_uint, write_var_bytes, write_var_uint
+from crdt_sync.lib0 import read_var_bytes, read_var_uint, write_var_bytes, write_var_uint
+from crdt_sync.protocol import CONFIRM
 
 TOKEN = re.compile(rb"~k(\d{8})")
 CURSOR = re.compile(rb"~c(\d{8})")
+TOKEN_SIZE = 10
 
 _MASK = b"\x9a\x3c\x51\xe7"
 _BINARY, _CLOSE, _PING, _PONG = 0x82, 0x88, 0x89, 0x8A
 
-_SYNC, _AUTH, _SYNC_REPLY = 0, 2, 4
+_SYNC, _AUTH, _SYNC_REPLY, _STATELESS = 0, 2, 4, 5
 _STEP_2 = 1
 
 
@@ -51,6 +53,11 @@ def masked(payload: bytes, opcode: int = _BINARY) -> bytes:
 def pong(payload: bytes) -> bytes:
     """The answer to a ping."""
     return masked(payload, _PONG)
+
+
+def close() -> bytes:
+    """What a tab says that is closed."""
+    return masked((1001).to_bytes(2, "big"), _CLOSE)
 
 
 def frames(data: bytes | bytearray, pos: int = 0) -> Iterator[tuple[int, int, int]]:
@@ -131,6 +138,20 @@ class YWebsocket:
         start = len(self._head)
         return payload[:start] == self._head and payload[start] in (_SYNC, _SYNC_REPLY) and payload[start + 1] == 0
 
+    def question(self, count: int) -> bytes | None:
+        """A message: please say when the client's first `count` updates are stored. None: the server says so unasked.
+
+        That is ours alone.
+        """
+        return write_var_uint(CONFIRM) + write_var_bytes(write_var_uint(count))
+
+    def stored(self, payload: bytes) -> int | None:
+        """How many of the updates of the only client that sends any in a room are stored, if a message says that."""
+        kind, start = read_var_uint(payload, 0)
+        if kind != CONFIRM:
+            return None
+        return read_var_uint(read_var_bytes(payload, start)[0], 0)[0]
+
 
 class Hocuspocus(YWebsocket):
     """Hocuspocus' format: before each message stands the document's name, and the first message has a token.
@@ -147,3 +168,15 @@ class Hocuspocus(YWebsocket):
         """Also what opens the document: without a hook, any token does."""
         auth = self._head + bytes((_AUTH, 0)) + write_var_bytes(b"token") + write_var_bytes(b"4.7.0")
         return [auth, *super().greeting(client)]
+
+    def question(self, count: int) -> bytes | None:
+        """What `hocuspocus.mjs` adds says it unasked."""
+        return None
+
+    def stored(self, payload: bytes) -> int | None:
+        """It says how long the text is."""
+        start = len(self._head)
+        if payload[:start] != self._head or payload[start] != _STATELESS:
+            return None
+        _, _, length = read_var_bytes(payload, start + 1)[0].partition(b"stored ")
+        return int(length) // TOKEN_SIZE

@@ -8,7 +8,12 @@ import pytest
 
 from benchmarks.peers import report
 from benchmarks.peers.clients import Client
+from benchmarks.peers.editing import Editing
+from benchmarks.peers.keeping import Confirmations
+from benchmarks.peers.load import Load
+from benchmarks.peers.measured import Broken
 from benchmarks.peers.profiling import table
+from benchmarks.peers.trend import percentile, slope
 from benchmarks.peers.wire import (
     TOKEN,
     Hocuspocus,
@@ -21,7 +26,7 @@ from benchmarks.peers.wire import (
     pong,
     token,
 )
-from benchmarks.peers.works import Broken, Load
+from benchmarks.peers.works import WORKS
 from crdt_sync.lib0 import write_var_bytes
 
 DIALECTS = pytest.mark.parametrize("dialect", [YWebsocket, Hocuspocus])
@@ -133,14 +138,14 @@ def test_token_of_an_update_says_which() -> None:
 def test_ratios_are_ours_by_theirs() -> None:
     servers: dict[str, report.Numbers | str] = {"crdt-sync": {"cpu_us": 1.0}, "a": {"cpu_us": 4.0}, "b": "failed: lost"}
 
-    assert report.ratios(servers) == {"a": 0.25}
+    assert report.ratios("A", servers) == {"a": 0.25}
 
 
 def test_busy_clients_are_told_of() -> None:
     numbers = dict.fromkeys(("cpu_us", "deliveries_per_s", "p50_ms", "p99_ms", "max_ms", "memory_mib"), 1.0)
     servers: dict[str, report.Numbers | str] = {"crdt-sync": {**numbers, "server_core": 0.5, "generator_core": 0.97}}
 
-    assert "the clients were as busy as they can be" in report.table("A", servers)
+    assert "the clients were as busy as they can be" in report.table("A", "title", servers)
 
 
 class Nowhere:
@@ -159,6 +164,7 @@ def clients_of_a_room(count: int) -> list[Client]:
         client = Client.__new__(Client)
         client.socket, client.wire = Nowhere(), YWebsocket("room-1")  # type: ignore[assignment]
         client.number, client.yjs_id, client.room, client.clock, client.moves = number, 1_000_000_000 + number, 0, 0, 1
+        client.lost = False
         client.received, client.parsed = bytearray(b"HTTP/1.1 101\r\n\r\n"), 0
         client.times, client.ends = array("d", [0.0]), array("Q", [len(client.received)])
         made.append(client)
@@ -240,3 +246,123 @@ def test_profile_counts_what_is_on_top() -> None:
         "| `run (a.py)` | 30.0% |",
         "| `main (a.py)` | 10.0% |",
     ]
+
+
+@DIALECTS
+def test_ordinary_messages_say_nothing_about_what_is_stored(dialect: type[YWebsocket]) -> None:
+    wire = dialect("room-1")
+
+    assert [wire.stored(message) for message in (wire.nothing_new(), wire.update(0, 1, 0), wire.cursor(0, 1, 1))] == [
+        None
+    ] * 3
+
+
+def test_our_answer_is_the_question_back() -> None:
+    wire = YWebsocket("room-1")
+    question = wire.question(300)
+    assert question is not None
+
+    assert wire.stored(question) == 300
+
+
+def test_hocuspocus_says_unasked_how_long_the_stored_text_is() -> None:
+    wire = Hocuspocus("room-1")
+
+    assert wire.question(1) is None
+    assert wire.stored(b"\6room-1\5" + write_var_bytes(b"stored 120")) == 12
+
+
+def test_what_is_stored_is_counted_from_when_it_was_sent() -> None:
+    client = clients_of_a_room(1)[0]
+    client.parsed = len(client.received)
+    log = Confirmations([client])
+    for _ in range(3):
+        log.send(client)
+    sent = time.perf_counter()
+
+    before = log.all_stored()
+    for count in (2, 1, 3):
+        question = client.wire.question(count)
+        assert question is not None
+        receive(client, sent, question)
+        log.take(client, b"", sent + count)
+
+    assert (before, log.all_stored()) == (False, True)
+    assert [round(delay / 1000) for delay in log.delays_ms(0, sent)] == [2, 2, 3]
+
+
+def test_client_that_was_lost_has_to_have_nothing() -> None:
+    load, (_, one, other), messages = load_of(3, 2)
+    receive(one, 1.0, *messages)
+    other.lost = True
+
+    assert load.all_there()
+    assert load.check(0.0, 2.0, cpu_s=1.0)["cpu_us"] == pytest.approx(1e6 / 3)
+
+
+def test_every_fifth_client_edits_counted_room_by_room() -> None:
+    work = Editing("", rooms=10, clients=4, every=5)
+    clients = clients_of_a_room(40)
+    for client in clients:  # in the order in which they connect
+        client.room = client.number % 10
+
+    assert [(client.room, client.number // 10) for client in work._editors(clients)] == [
+        *((0, 0), (1, 1), (2, 2), (3, 3)),
+        *((5, 0), (6, 1), (7, 2), (8, 3)),
+    ]
+
+
+def test_growth_is_found_and_trusted_as_far_as_it_goes() -> None:
+    times = [number / 60 for number in range(60)]
+    noise = [(-1) ** (number // 2) for number in range(60)]
+
+    rise, error = slope(times, [100 + 6 * time + wave for time, wave in zip(times, noise, strict=True)])
+
+    assert (slope(times, [7.0] * 60), slope(times, times)) == ((0, 0), (pytest.approx(1), pytest.approx(0, abs=1e-9)))
+    assert abs(rise - 6) < 2 * error < 2
+
+
+def test_samples_that_resemble_each_other_count_for_fewer() -> None:
+    times = [float(number) for number in range(60)]
+
+    _, quick = slope(times, [number % 2 for number in range(60)])
+    _, slow = slope(times, [number // 15 % 2 for number in range(60)])
+
+    assert slow > 3 * quick
+
+
+def test_percentile_of_nothing_is_no_number() -> None:
+    assert [percentile([1, 2, 3, 4], 0.5), percentile([1], 0.99)] == [3, 1]
+    assert percentile([], 0.5) != percentile([], 0.5)
+
+
+@pytest.mark.parametrize(
+    ("rise", "error", "last", "says"),
+    [
+        (0.5, 0.5, 5.5, "memory is flat; latency is flat."),
+        (-9.0, 1.0, 5.5, "memory is flat; latency is flat."),
+        (5.0, 1.0, 9.0, "memory grows; latency grows."),
+        (1.0, 3.0, 5.5, "whether memory grows isn't clear from this: watch it for longer; latency is flat."),
+    ],
+)
+def test_verdict_on_growth(rise: float, error: float, last: float, says: str) -> None:
+    numbers = {
+        "growth_mib_per_h": rise,
+        "growth_error_mib_per_h": error,
+        "memory_first_mib": 100.0,
+        "watched_s": 3600.0,
+    }
+
+    assert report.verdict(numbers | {"p99_first_ms": 5.0, "p99_last_ms": last}) == says
+
+
+def test_what_grows_for_a_few_minutes_may_be_warming_up() -> None:
+    numbers = {"growth_mib_per_h": 99.0, "growth_error_mib_per_h": 1.0, "memory_first_mib": 100.0, "watched_s": 600.0}
+
+    assert "isn't clear" in report.verdict(numbers | {"p99_first_ms": 5.0, "p99_last_ms": 5.0})
+
+
+def test_every_work_has_its_table_and_says_where_there_is_no_number() -> None:
+    for work in WORKS:
+        assert "| a | keeps nothing |" in report.table(work, "title", {"a": "keeps nothing"})
+    assert "| 5 | – |" in report.table("I", "title", {"a": {"open_ms": 5.0}})

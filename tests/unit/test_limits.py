@@ -153,7 +153,7 @@ def test_a_node_takes_so_many_and_one_more_when_one_has_left() -> None:
     first.leave()
     node.place("10.0.0.3")
 
-    assert (node.connections, node.refused) == (2, {"connections": 1})
+    assert (node.connections, node.gone, node.refused) == (2, 1, {"connections": 1})
 
 
 def test_addresses_are_counted_apart() -> None:
