@@ -97,6 +97,8 @@ class Document:
         self.released: list[bytes] = []
         """What the last `apply` integrated beside its own update: updates that no longer wait, in that order, or the
         deletes of one that has to."""
+        self.revision = 0
+        """Grows with everything that is integrated: while it is the same, so is every difference."""
         self._clocks: dict[int, int] = {}
         self._deleted: dict[int, Ranges] = {}
         self._waiting = Waiting(waiting_bytes_max)
@@ -442,6 +444,7 @@ class Document:
             UpdateBreaksDocument: pycrdt failed in the middle of it.
         """
         grown = self._tree.grow(update, self._clocks, self._deleted, bounded=bounded)
+        self.revision += 1
         cuts = self._find_cuts(update) if update.pairs or self._pairs else ()
         native = self._native
         assert not native.folding, "the pieces of a fold have the document for themselves"
