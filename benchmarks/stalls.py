@@ -1,13 +1,14 @@
 """How long others wait while large documents are worked on: `python -m benchmarks.stalls`.
 
-    python -m benchmarks.stalls [--document …] [--database sqlite] [--joining 100]
+    python -m benchmarks.stalls [--document …] [--database sqlite] [--joining 100] [--watch]
 
 A real server. In a small room, one client sends a keystroke every 5 ms, whatever happens, and another receives it: how long each
 took, from when it should have been sent, is the lag. Both are in a process of their own. Meanwhile another room's document is
 opened from its log, checkpointed, asked for by clients, shown in all forms, compared, restored, and opened from its checkpoint.
 
 For each of these: how long it took, the CPU time of the server's process, and the lag of the small room meanwhile. `nothing` is what
-the lag is with nothing else to do: other work on the machine shows there too.
+the lag is with nothing else to do: other work on the machine shows there too. `--watch` tells by CPU time what held up the server's
+loop, which other work doesn't change, and slows all of it down.
 
 Documents:
 
@@ -211,13 +212,13 @@ async def probing(server: ServerProcess) -> AsyncIterator[Probed]:
         phase.lags = [lag for at, lag in samples if phase.began - EVERY_S <= at <= phase.ended]
 
 
-async def measure(url: str, path: Path, rows: list[bytes], joining: int) -> list[Phase]:
+async def measure(url: str, path: Path, rows: list[bytes], joining: int, watch: bool) -> list[Phase]:
     """Do all to one document."""
     await fill(url, rows, ["room"])
     everything = read_update(rows[0], bounded=False).ends
     half = write_state_vector({client: end // 2 for client, end in everything.items()})
 
-    async with ServerProcess(path, database_url=url, env=ENV) as server:
+    async with ServerProcess(path, database_url=url, env=ENV, watch_stalls=watch) as server:
         await open_ms(server.url, "small")
         async with probing(server) as probed:
             async with probed.phase("nothing"):
@@ -228,8 +229,9 @@ async def measure(url: str, path: Path, rows: list[bytes], joining: int) -> list
                 await until_compacted(url, "room")
             await _work(server, probed, half)
         phases = probed.phases
+        print(*server.stalls(), sep="\n", end="")
         server.kill()
-    async with ServerProcess(path, database_url=url, env=ENV) as server:
+    async with ServerProcess(path, database_url=url, env=ENV, watch_stalls=watch) as server:
         await open_ms(server.url, "small")
         async with probing(server) as probed:
             async with probed.phase("open from a checkpoint"):
@@ -237,6 +239,7 @@ async def measure(url: str, path: Path, rows: list[bytes], joining: int) -> list
             async with probed.phase(f"{joining} join at once"):
                 await asyncio.gather(*(open_ms(server.url, "room") for _ in range(joining)))
         phases += probed.phases
+        print(*server.stalls(), sep="\n", end="")
     return phases
 
 
@@ -300,6 +303,7 @@ def main() -> None:
     parser.add_argument("--document", nargs="+", choices=DOCUMENTS, default=list(DOCUMENTS), help="which (default all)")
     parser.add_argument("--joining", type=int, default=100, help="how many clients join at once (default 100)")
     parser.add_argument("--rounds", type=int, default=1, help="how often; all lags of a phase count (default 1)")
+    parser.add_argument("--watch", action="store_true", help="say what takes more than 50 ms of CPU time in one go")
     options = parser.parse_args()
     for name in options.document:
         rows = DOCUMENTS[name]()
@@ -307,9 +311,11 @@ def main() -> None:
             rounds = []
             for _ in range(options.rounds):
                 with folder() as path, database(kind, path) as url:
-                    rounds.append(asyncio.run(measure(url, path, rows, options.joining)))
+                    rounds.append(asyncio.run(measure(url, path, rows, options.joining, options.watch)))
             size = sum(map(len, rows))
-            table = Table(title=f"{name}, {kind.partition(':')[0]}: {len(rows):,} rows, {size:,} bytes; lag of others, ms")
+            table = Table(
+                title=f"{name}, {kind.partition(':')[0]}: {len(rows):,} rows, {size:,} bytes; lag of others, ms"
+            )
             for heading in ("work", "took ms", "CPU ms", "p50", "p99", "max"):
                 table.add_column(heading, justify="left" if heading == "work" else "right")
             for same in zip(*rounds, strict=True):

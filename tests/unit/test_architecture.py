@@ -14,7 +14,7 @@ PACKAGES = ("auth", "persistence", "crdt_sync")
 
 # A module imports only from rows above its own.
 ROWS: tuple[frozenset[str], ...] = (
-    frozenset({"errors", "moments", "otlp", "pacing", "settings", "urgency"}),
+    frozenset({"elsewhere", "errors", "moments", "otlp", "pacing", "settings", "urgency"}),
     frozenset({"tracing"}),
     frozenset({"logs"}),
     frozenset({"siblings"}),
