@@ -47,7 +47,7 @@ ROWS: tuple[frozenset[str], ...] = (
             "workers",
         }
     ),
-    frozenset({"bus.redis_link", "metrics", "standins", "update"}),
+    frozenset({"bus.redis_link", "merging", "metrics", "standins", "update"}),
     frozenset({"authors", "bus.redis_notes", "bus.redis_state", "load", "nodes", "order", "pieces", "tree", "waiting"}),
     frozenset({"native"}),
     frozenset(
