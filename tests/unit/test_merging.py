@@ -112,6 +112,15 @@ def test_what_is_typed_on_is_one_item() -> None:
     assert loaded([first[0], rest[0]]).diff(b"\0") == loaded(rows).diff(b"\0")
 
 
+def test_emojis_count_as_two_when_something_is_typed_on() -> None:
+    rows = [FIRST, after(1, "😀".encode()), after(3, "ü".encode()), after(4, b"y")]
+
+    together = merged(rows)
+
+    assert items_of(together[-1]) == 1
+    assert loaded(together).diff(b"\0") == loaded(rows).diff(b"\0")
+
+
 def test_what_is_typed_on_in_front_of_something_else_is_another_item() -> None:
     right = update(0, b"\4\1\1t\1r", client=5)
     rows = [FIRST, right, after(1, b"a"), after(2, b"b", right=(5, 0)), after(3, b"c", right=(5, 0))]
