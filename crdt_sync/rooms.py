@@ -550,7 +550,7 @@ class Rooms:
     async def _restore_one(self, document: Document, update: bytes) -> Outcome:
         if document.is_light(update):
             return document.restore(update)
-        return await self.turns.take_large(document.restoring(update))
+        return await self.turns.take_large(document.restoring(update, alone=True))
 
     def _remember_harmful(self, name: str, update: bytes) -> None:
         """Remember an update by its digest."""
