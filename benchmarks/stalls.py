@@ -61,13 +61,15 @@ ENV = {
 WRITER = 77
 
 
-def fragments(times: int) -> list[bytes]:
-    """Items of one character, each put behind any one of the same client's: so many clients with 100,000 each."""
+def fragments(times: int, items_each: int = 100_000) -> list[bytes]:
+    """Items of one character, each put behind any one of the same client's: so many clients with so many each."""
     rows = []
     for client in range(1_000_000_001, 1_000_000_001 + times):
         own = write_var_uint(client)
         items = [struct(0, b"x", client=client)]
-        items += [b"\x84" + own + write_var_uint(7919 * clock % 10007 % clock) + b"\1x" for clock in range(1, 100_000)]
+        items += [
+            b"\x84" + own + write_var_uint(7919 * clock % 10007 % clock) + b"\1x" for clock in range(1, items_each)
+        ]
         rows += [update(first, *items[first : first + 100], client=client) for first in range(0, len(items), 100)]
     return rows
 
@@ -227,7 +229,7 @@ async def measure(url: str, path: Path, rows: list[bytes], joining: int, watch: 
                 await open_ms(server.url, "room")
             async with probed.phase("checkpoint"):
                 await until_compacted(url, "room")
-            await _work(server, probed, half)
+            await work(server, probed, half)
         phases = probed.phases
         print(*server.stalls(), sep="\n", end="")
         server.kill()
@@ -243,25 +245,27 @@ async def measure(url: str, path: Path, rows: list[bytes], joining: int, watch: 
     return phases
 
 
-async def _work(server: ServerProcess, probed: Probed, half: bytes) -> None:
+async def work(server: ServerProcess, probed: Probed, half: bytes) -> None:
+    """What can be done with a document that is open, and stored in a snapshot."""
     async with probed.phase("catch up from half"):
-        await _ask(server, b"\0\0" + write_var_bytes(half))
+        await ask(server, b"\0\0" + write_var_bytes(half))
     for form in ("update", "json", "text"):
         async with probed.phase(f"GET ?format={form}"):
-            await _http(server, f"document?format={form}")
+            await http(server, f"document?format={form}")
     async with probed.phase("take a version"):
-        version = json.loads(await _http(server, "versions", {}))["id"]
+        version = json.loads(await http(server, "versions", {}))["id"]
     # An edit in the middle, and something of it deleted.
     edit = update(0, b"\4\1\1t" + write_var_bytes(b"edited"), client=WRITER)
-    await _send(server, edit)
-    await _send(server, b"\0\1" + write_var_uint(WRITER) + b"\1\2\2")
+    await send(server, edit)
+    await send(server, b"\0\1" + write_var_uint(WRITER) + b"\1\2\2")
     async with probed.phase("diff with the version"):
-        await _http(server, f"diff?from={version}")
+        await http(server, f"diff?from={version}")
     async with probed.phase("restore the version"):
-        await _http(server, "restore", {"version": version})
+        await http(server, "restore", {"version": version})
 
 
-async def _ask(server: ServerProcess, step_1: bytes) -> None:
+async def ask(server: ServerProcess, step_1: bytes) -> None:
+    """Join with a sync step 1, and leave when it is answered."""
     async with connect(f"{server.url}/room", compression=None, max_size=None, open_timeout=60) as client:
         await client.send(step_1)
         async for frame in client:
@@ -269,7 +273,8 @@ async def _ask(server: ServerProcess, step_1: bytes) -> None:
                 return
 
 
-async def _send(server: ServerProcess, edit: bytes) -> None:
+async def send(server: ServerProcess, edit: bytes) -> None:
+    """Make an edit, and leave when it is stored."""
     async with connect(f"{server.url}/room", compression=None, max_size=None, open_timeout=60) as client:
         await client.send(b"\0\2" + write_var_bytes(edit))
         await client.send(b"\x66\x04done")
@@ -278,7 +283,9 @@ async def _send(server: ServerProcess, edit: bytes) -> None:
                 return
 
 
-async def _http(server: ServerProcess, path: str, body: dict[str, Any] | None = None) -> bytes:
+async def http(server: ServerProcess, path: str, body: dict[str, Any] | None = None) -> bytes:
+    """Ask for something of the document, or have something done to it; returns the answer's body."""
+
     def ask() -> bytes:
         request = Request(
             f"http{server.url.removeprefix('ws')}/api/v1/rooms/room/{path}",
