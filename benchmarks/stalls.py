@@ -47,6 +47,7 @@ from benchmarks.open_document import STEP_1, fill, open_ms, until_compacted, wri
 from benchmarks.update_reader import struct, update
 from crdt_sync.lib0 import write_var_bytes, write_var_uint
 from crdt_sync.update import read_update, write_state_vector
+from tests.support.raw import BINARY, PING, PONG
 from tests.support.server import ServerProcess
 
 EVERY_S = 0.005
@@ -100,7 +101,7 @@ def probe(port: int, pipe: Connection) -> None:
     client = os.getpid()
     due: list[float] = []
     lags: dict[int, float] = {}
-    buffered = bytearray()
+    buffered = {sender: bytearray(), receiver: bytearray()}
     pipe.send("ready")
     began = time.monotonic()
     # Once told to end: when what is under way has arrived too.
@@ -115,12 +116,14 @@ def probe(port: int, pipe: Connection) -> None:
             continue
         readable, _, _ = select.select([sender, receiver, pipe], [], [], max(next_at - time.monotonic(), 0.001))
         now = time.monotonic()
-        if sender in readable:
-            sender.recv(1 << 16)
-        if receiver in readable:
-            buffered += receiver.recv(1 << 20)
-            for frame in _frames(buffered):
-                if frame.startswith(b"\0\2") and (number := frame[-9:-1]).isdigit():
+        for each in (sender, receiver):
+            if each not in readable:
+                continue
+            buffered[each] += each.recv(1 << 20)
+            for opcode, frame in _frames(buffered[each]):
+                if opcode == PING:
+                    each.sendall(_masked(frame, opcode=PONG))
+                elif each is receiver and frame.startswith(b"\0\2") and (number := frame[-9:-1]).isdigit():
                     lags.setdefault(int(number), now - due[int(number)])
         if ends is None and pipe in readable:
             pipe.recv()
@@ -142,15 +145,15 @@ def _open(port: int) -> socket.socket:
     return opened
 
 
-def _masked(payload: bytes) -> bytes:
+def _masked(payload: bytes, *, opcode: int = BINARY) -> bytes:
     assert len(payload) < 126
-    return bytes((0x82, 0x80 | len(payload))) + bytes(4) + payload
+    return bytes((0x80 | opcode, 0x80 | len(payload))) + bytes(4) + payload
 
 
-def _frames(buffered: bytearray) -> list[bytes]:
-    """Take complete frames out."""
+def _frames(buffered: bytearray) -> list[tuple[int, bytes]]:
+    """Take complete frames out: opcode and payload of each."""
     found = []
-    while len(buffered) >= 4:
+    while len(buffered) >= 2:
         size, at = buffered[1] & 127, 2
         if size == 126:
             size, at = int.from_bytes(buffered[2:4], "big"), 4
@@ -158,7 +161,7 @@ def _frames(buffered: bytearray) -> list[bytes]:
             size, at = int.from_bytes(buffered[2:10], "big"), 10
         if len(buffered) < at + size:
             break
-        found.append(bytes(buffered[at : at + size]))
+        found.append((buffered[0] & 15, bytes(buffered[at : at + size])))
         del buffered[: at + size]
     return found
 

@@ -15,8 +15,8 @@ from collections.abc import Iterable, Iterator
 from .lib0 import write_var_bytes, write_var_uint
 from .ranges import Ranges
 
-# An update is written at this size, and a text ends: larger ones would take longer in one step.
-MERGED_BYTES_MAX = 1 << 20
+# An update is written when its rows have this size: that takes some two milliseconds, after which others get their turn.
+MERGED_BYTES_MAX = 64 << 10
 
 # As short as may be: only then are the same numbers the same bytes.
 _NUMBER = rb"(?:[\x80-\xff]{1,7}[\x01-\x7f]|[\x00-\x7f])"
@@ -59,14 +59,14 @@ def merging(rows: Iterable[bytes]) -> Iterator[tuple[bytes, bool]]:
 class _Client:
     """What one client has typed: structs one after the other, the last of which may go on."""
 
-    __slots__ = ("client", "count", "end", "expected", "first", "head", "parts", "right", "size", "texts")
+    __slots__ = ("client", "count", "end", "expected", "first", "head", "parts", "right", "texts")
 
     def __init__(self, client: bytes, clock: int) -> None:
         self.client = client
         # How a row begins that goes on with the last struct.
         self.expected = b""
         self.first = self.end = clock
-        self.count = self.size = 0
+        self.count = 0
         self.parts: list[bytes] = []
         self.head = self.right = b""
         self.texts: list[bytes] = []
@@ -79,7 +79,6 @@ class _Client:
     def go_on(self, text: bytes, units: int) -> None:
         """Add text to the last struct."""
         self.texts.append(text)
-        self.size += len(text)
         self.end = end = self.end + units
         client = self.client
         self.expected = b"".join(
@@ -94,7 +93,6 @@ class _Client:
             self.parts += (self.head, write_var_bytes(b"".join(self.texts)))
             self.count += 1
             self.texts = []
-            self.size = 0
 
 
 class _Run:
@@ -132,7 +130,7 @@ class _Run:
     def _take_typed(self, row: bytes) -> bool:
         # Most clients' ids have five bytes.
         own = self._clients.get(row[2:7])
-        if own is not None and row.startswith(own.expected) and own.size < MERGED_BYTES_MAX:
+        if own is not None and row.startswith(own.expected):
             begins = len(own.expected) + 1
             text = row[begins:-1]
             if text.isascii() and 0 < row[begins - 1] == len(text) < 128 and not row[-1]:
@@ -161,7 +159,7 @@ class _Run:
             return own.first <= clock and clock + units <= own.end
         right = other if both else b"" if left_only else one
         after_last = clock > 0 and (left_only or both) and one == client + write_var_uint(clock - 1)
-        if not (own.texts and after_last and right == own.right and own.size < MERGED_BYTES_MAX):
+        if not (own.texts and after_last and right == own.right):
             own.open(row[match.end(2) : match.start(7)], right)
         own.go_on(text, units)
         return True
