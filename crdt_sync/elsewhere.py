@@ -9,6 +9,7 @@ import contextlib
 import multiprocessing
 import os
 import signal
+import sys
 import threading
 from collections.abc import Callable
 from concurrent.futures import BrokenExecutor, ProcessPoolExecutor
@@ -19,6 +20,9 @@ from multiprocessing import popen_spawn_posix, resource_tracker, synchronize  # 
 from typing import TypeVar
 
 T = TypeVar("T")
+
+# Shared types are nested 200 deep at most, values inside of them about as deep; each level takes some calls to be copied.
+RECURSION_MAX = 5000
 
 
 class ProcessLost(Exception):
@@ -65,6 +69,8 @@ class Elsewhere:
 
 def _follow_parent() -> None:
     """There: leave Ctrl-C to the server, and don't outlive it even if it is killed."""
+    # What is deeply nested is told deeply nested.
+    sys.setrecursionlimit(RECURSION_MAX)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     parent = multiprocessing.parent_process()
 

@@ -504,8 +504,9 @@ class Rooms:
         self, name: str, before: list[bytes], rows: Sequence[bytes], quarantined: Collection[bytes]
     ) -> Document | None:
         """Make a document of what is stored, of rows that are merged: soon, and only where nothing is wrong with any of them."""
-        suspected = self._box is not None and any(death.room == name for death in self._box.deaths())
-        if len(rows) < MERGED_FROM or quarantined or name in self._harmful or suspected:
+        if len(rows) < MERGED_FROM or quarantined or name in self._harmful:
+            return None
+        if self._box is not None and any(death.room == name for death in self._box.deaths()):
             return None
         document = self._new_document(name, ())
         try:

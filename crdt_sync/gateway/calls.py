@@ -153,7 +153,7 @@ async def content_of(call: Call, update: bytes, *, headers: dict[str, str] | Non
     form = read_format(call.request)
     if form == "update":
         return Response(update, media_type=UPDATE, headers=headers)
-    body = await apart(call, show, update, form)
+    body = await elsewhere(call, show, update, form)
     return Response(body, media_type="text/plain" if form == "text" else JSON, headers=headers)
 
 
@@ -169,7 +169,7 @@ def read_format(request: Request) -> str:
     return form
 
 
-async def apart(call: Call, work: Callable[..., T], *args: object, **options: object) -> T:
+async def elsewhere(call: Call, work: Callable[..., T], *args: object, **options: object) -> T:
     """Do long work that is Python, where it holds up nobody; one after the other.
 
     Raises:

@@ -11,8 +11,10 @@ from contextlib import asynccontextmanager
 
 import pytest
 
+from crdt_sync.content import Kind, Node
 from crdt_sync.elsewhere import Elsewhere, ProcessLost
 from crdt_sync.errors import DocumentBroken
+from crdt_sync.structure import TYPE_DEPTH_MAX
 
 
 @asynccontextmanager
@@ -50,6 +52,24 @@ async def test_a_process_that_crashes_is_told_of_and_replaced() -> None:
             await there.run(signal.raise_signal, signal.SIGKILL)
 
         assert await there.run(abs, -1) == 1
+
+
+def nested(depth: int) -> Node:
+    node = Node(Kind.ARRAY)
+    for _ in range(depth):
+        node = Node(Kind.ARRAY, items=[{"inside": [node]}])
+    return node
+
+
+async def test_what_is_nested_as_deep_as_documents_may_be_comes_back() -> None:
+    async with elsewhere() as there:
+        node = await there.run(nested, 2 * TYPE_DEPTH_MAX)
+
+        depth = 0
+        while node.items:
+            node = node.items[0]["inside"][0]
+            depth += 1
+        assert depth == 2 * TYPE_DEPTH_MAX
 
 
 async def test_closing_ends_what_is_being_done() -> None:
