@@ -175,7 +175,7 @@ class Document:
 
         Args:
             data: The update.
-            alone: Whether nothing is applied or asked for in between, which takes half of the time.
+            alone: Whether it is stored, and nothing is applied or asked for in between: that takes half of the time.
         """
         if self._harmful and digest(data) in self._harmful:
             self._waiting.keep(data)
@@ -392,7 +392,8 @@ class Document:
         pieces = Pieces(data, update)
         for piece in pieces:
             try:
-                with self._noted(data), pieces.timed():
+                # Not the bytes, which would be written for each piece: what is stored is found to be harmful without.
+                with noted(self._recorder, b""), pieces.timed():
                     self._native.apply(piece, {}, odd=False, simple=True)
             except (MalformedUpdate, UpdateBreaksDocument) as error:
                 raise UpdateBreaksDocument(f"a piece of it doesn't fit: {error}", culprit=data) from error

@@ -11,7 +11,7 @@ import benchmarks.heavy_updates as heavy
 from benchmarks.update_reader import scattered
 from crdt_sync.document import Document, Outcome
 from crdt_sync.errors import MisplacedUpdate, RoomFull
-from crdt_sync.native import Native
+from crdt_sync.native import Native, NoRecorder
 from crdt_sync.pacing import at_once
 from crdt_sync.pieces import Pieces
 from crdt_sync.update import read_update
@@ -229,3 +229,17 @@ def test_what_is_loaded_alone_goes_to_pycrdt_in_pieces(monkeypatch: pytest.Monke
 
     assert len(given) > 300
     assert max(given) < 1000
+
+
+def test_what_is_loaded_is_not_noted_anew_for_each_piece() -> None:
+    noted: list[int] = []
+
+    class Recorder(NoRecorder):
+        def note(self, update: bytes) -> None:
+            noted.append(len(update))
+
+    document = Document(recorder=Recorder())
+    at_once(document.restoring(scattered(10_000), alone=True))
+
+    assert len(noted) > 300
+    assert sum(noted) == 0
