@@ -6,22 +6,14 @@ large states are proved in a process of their own, where a crash in native code 
 """
 
 import asyncio
-import contextlib
 import logging
-import multiprocessing
-import os
-import signal
-import threading
 from collections.abc import Sequence
-from concurrent.futures import BrokenExecutor, ProcessPoolExecutor
-
-# Imported at first use otherwise, which holds up the event loop for as long as it takes to compile them.
-from multiprocessing import popen_spawn_posix, resource_tracker, synchronize  # noqa: F401
 
 from persistence import Snapshot, Store, StoreCorrupt, StoreError
 
 from .blackbox import BlackBox
 from .document import State, is_sound, proving
+from .elsewhere import Elsewhere, ProcessLost
 from .metrics import Metrics
 from .pacing import Turns
 from .room import Capture, Room
@@ -59,7 +51,7 @@ class Checkpoints:
         self._store = store
         self._box = box
         self._turns = turns or Turns()
-        self._prover: ProcessPoolExecutor | None = None
+        self._elsewhere = Elsewhere()
         self._keep_history = keep_history
         self._failing = False
 
@@ -85,9 +77,7 @@ class Checkpoints:
 
     def close(self) -> None:
         """End the proving process, if there is one."""
-        if self._prover is not None:
-            self._prover.shutdown(wait=False, cancel_futures=True)
-            self._prover = None
+        self._elsewhere.close()
 
     async def _write_batch(self, batch: list[tuple[Room, Capture]]) -> None:
         """Store the batch and empty it, if the store takes it."""
@@ -143,15 +133,9 @@ class Checkpoints:
         return sound
 
     async def _prove_elsewhere(self, state: State) -> bool:
-        if self._prover is None:
-            self._prover = ProcessPoolExecutor(
-                1, mp_context=multiprocessing.get_context("spawn"), initializer=_follow_parent
-            )
         try:
-            loop = asyncio.get_running_loop()
-            return await loop.run_in_executor(self._prover, is_sound, state)
-        except BrokenExecutor:
-            self.close()
+            return await self._elsewhere.run(is_sound, state)
+        except ProcessLost:
             return False
 
 
@@ -181,16 +165,3 @@ def _snapshot(room: Room, capture: Capture) -> Snapshot:
         state_vector=state.state_vector,
         whole=capture.whole,
     )
-
-
-def _follow_parent() -> None:
-    """In the proving process: leave Ctrl-C to the server, and don't outlive it even if it is killed."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    parent = multiprocessing.parent_process()
-
-    def wait() -> None:
-        with contextlib.suppress(Exception):
-            parent.join()  # type: ignore[union-attr]
-        os._exit(0)
-
-    threading.Thread(target=wait, daemon=True).start()

@@ -13,6 +13,7 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from enum import Enum
 from hashlib import sha256
+from itertools import chain
 
 from .errors import (
     DocumentBroken,
@@ -27,7 +28,8 @@ from .native import Native, NoRecorder, Recorder, noted
 from .pacing import Steps, at_once
 from .pieces import Pieces
 from .ranges import Ranges
-from .tree import Tree
+from .structure import STEP
+from .tree import Growth, Tree
 from .update import CLIENTS_MAX, Update, read_state_vector, read_update, reading, write_deletes, write_state_vector
 from .waiting import Waiting
 
@@ -97,6 +99,8 @@ class Document:
         self.released: list[bytes] = []
         """What the last `apply` integrated beside its own update: updates that no longer wait, in that order, or the
         deletes of one that has to."""
+        self.revision = 0
+        """Grows with everything that is integrated: while it is the same, so is every difference."""
         self._clocks: dict[int, int] = {}
         self._deleted: dict[int, Ranges] = {}
         self._waiting = Waiting(waiting_bytes_max)
@@ -166,13 +170,18 @@ class Document:
         """
         return at_once(self.restoring(data))
 
-    def restoring(self, data: bytes) -> Steps[Outcome]:
-        """Like `restore`, in steps of some milliseconds; see `applying`."""
+    def restoring(self, data: bytes, *, alone: bool = False) -> Steps[Outcome]:
+        """Like `restore`, in steps of some milliseconds; see `applying`.
+
+        Args:
+            data: The update.
+            alone: Whether it is stored, and nothing is applied or asked for in between: that takes half of the time.
+        """
         if self._harmful and digest(data) in self._harmful:
             self._waiting.keep(data)
             return Outcome.WAITING
         try:
-            return (yield from self._applying(data, bounded=False))
+            return (yield from self._applying(data, bounded=False, alone=alone))
         except MisplacedUpdate:
             self._waiting.keep(data)
             return Outcome.WAITING
@@ -301,7 +310,7 @@ class Document:
             return True
         return size <= LIGHT_BYTES and size * self._longest <= CUTS_MAX and size * self._tree.count <= SEARCHES_MAX
 
-    def _applying(self, data: bytes, *, bounded: bool) -> Steps[Outcome]:
+    def _applying(self, data: bytes, *, bounded: bool, alone: bool = False) -> Steps[Outcome]:
         if self._native.is_far_behind:
             yield from self.folding()
         update = yield from reading(data, bounded=bounded)
@@ -315,7 +324,10 @@ class Document:
             if self._harmful and digest(data) in self._harmful:
                 raise MalformedUpdate("it broke this document before")
             self._refuse_crowds(update, bounded)
-            outcome = yield from self._integrating(data, update, bounded=bounded)
+            if alone and (grown := (yield from self._growing_alone(update))) is not None:
+                outcome = yield from self._integrating_alone(data, update, grown)
+            else:
+                outcome = yield from self._integrating(data, update, bounded=bounded)
             released = []
         if outcome is Outcome.NEW and self._waiting:
             yield from self._releasing(list(update.ends), released, data)
@@ -358,6 +370,45 @@ class Document:
             if any(had.get(client, 0) < self._clocks[client] for client in update.ends):
                 raise UpdateBreaksDocument("pycrdt didn't integrate an update that was ready", culprit=data)
         return outcome
+
+    def _growing_alone(self, update: Update) -> Steps[Growth | None]:
+        """What it adds to the tree, if pycrdt may be given its pieces as they are; otherwise each is looked at by itself."""
+        if update.standins or self._native.is_behind or self._knows(update):
+            return None
+        if update.pairs or self._pairs:
+            boundaries = chain(update.boundaries(), ((each, self._clocks.get(each, 0)) for each in update.pairs))
+            for count, at in enumerate(boundaries):
+                if count % STEP == 0:
+                    yield
+                if _index_of(*at, self._pairs) is not None or _index_of(*at, update.pairs) is not None:
+                    return None
+        grown = yield from self._tree.growing(update, self._clocks, self._deleted, bounded=False)
+        return None if grown.gone else grown
+
+    def _integrating_alone(self, data: bytes, update: Update, grown: Growth) -> Steps[Outcome]:
+        """Integrate an update in pieces, of which nothing needs to be known before all are in."""
+        self.revision += 1
+        self._trace(data)
+        pieces = Pieces(data, update)
+        for piece in pieces:
+            try:
+                # Not the bytes, which would be written for each piece: what is stored is found to be harmful without.
+                with noted(self._recorder, b""), pieces.timed():
+                    self._native.apply(piece, {}, odd=False, simple=True)
+            except (MalformedUpdate, UpdateBreaksDocument) as error:
+                raise UpdateBreaksDocument(f"a piece of it doesn't fit: {error}", culprit=data) from error
+            yield
+        yield from self._tree.adding(grown)
+        self._note(update)
+        for client, ranges in update.deletes.items():
+            for first in range(0, len(ranges), STEP):
+                self._note_deleted(client, ranges[first : first + STEP])
+                yield
+        with noted(self._recorder, b""):
+            had = read_state_vector(self._native.state_vector())
+        if any(had.get(client, 0) < self._clocks[client] for client in update.ends):
+            raise UpdateBreaksDocument("pycrdt didn't integrate an update that was ready", culprit=data)
+        return Outcome.NEW
 
     def _begin(self, data: bytes, update: Update, *, bounded: bool = True) -> Outcome:
         """Apply an update in one go, but for what it releases."""
@@ -442,6 +493,7 @@ class Document:
             UpdateBreaksDocument: pycrdt failed in the middle of it.
         """
         grown = self._tree.grow(update, self._clocks, self._deleted, bounded=bounded)
+        self.revision += 1
         cuts = self._find_cuts(update) if update.pairs or self._pairs else ()
         native = self._native
         assert not native.folding, "the pieces of a fold have the document for themselves"
@@ -452,26 +504,33 @@ class Document:
                 self._trace(data)
             native.apply(data, grown.gone, odd=update.standins, simple=part_of is not None or len(update.ends) < 2)
         # Nothing of this before pycrdt has taken the update: what it refuses leaves no trace.
-        for client, lows in update.pairs.items():
-            known = self._clocks.get(client, 0)
-            self._pairs.setdefault(client, array("I")).extend(lows[bisect_left(lows, known) :])
         self._tree.add(grown)
+        self._note(update)
+        for client, ranges in update.deletes.items():
+            self._note_deleted(client, ranges)
         for client, low in cuts:
             index = self._index_of_pair(client, low)
             if index is not None:
                 del self._pairs[client][index]
             native.cut(client, low)
+
+    def _note(self, update: Update) -> None:
+        """Take over which items an update that was integrated has."""
+        for client, lows in update.pairs.items():
+            known = self._clocks.get(client, 0)
+            self._pairs.setdefault(client, array("I")).extend(lows[bisect_left(lows, known) :])
         for client, end in update.ends.items():
             if self._clocks.get(client, 0) < end:
                 self._clocks[client] = end
                 if self._longest < end:
                     self._longest = end
-        for client, ranges in update.deletes.items():
-            deleted = self._deleted.get(client)
-            if deleted is None:
-                deleted = self._deleted[client] = Ranges()
-            for start, end in ranges:
-                deleted.add(start, end)
+
+    def _note_deleted(self, client: int, ranges: Sequence[tuple[int, int]]) -> None:
+        deleted = self._deleted.get(client)
+        if deleted is None:
+            deleted = self._deleted[client] = Ranges()
+        for start, end in ranges:
+            deleted.add(start, end)
 
     def _releasing(self, advanced: list[int], released: list[bytes], arrived: bytes) -> Steps[None]:
         """Integrate what waited for the clients in `advanced`, and what waited for that; add it to `released`.

@@ -69,6 +69,11 @@ ANNOUNCE_INTERVAL_S = 1.0
 # A node says that it has stored something in the turn in which it hears so itself.
 BEHIND_S = 0.5
 
+# So many answers to clients that join are kept for those that have the same and join soon after: until something changes, or for
+# so long.
+SHARED_MAX = 4
+SHARED_S = 2.0
+
 # How long somebody who wants to hear that something is stored waits for that.
 STORE_TIMEOUT_S = 10.0
 
@@ -226,6 +231,9 @@ class Room:
         self._in_pieces = asyncio.Lock()
         # Differences are made one after the other: what must be done before is done once.
         self._making = asyncio.Lock()
+        # What was said to clients that joined with the same state vector, and when; all as of one revision of the document.
+        self._shared: dict[bytes, tuple[Relayed, float]] = {}
+        self._shared_revision = 0
         self._after_pieces: list[Callable[[], None]] = []
 
     @property
@@ -513,11 +521,39 @@ class Room:
         """
         try:
             async with self._making:
-                await self._fold()
-                return await self._turns.take(self._document.diffing(state_vector))
+                return await self._make_difference(state_vector)
         except DocumentBroken as error:
             self.fail(error)
             raise
+
+    async def _make_difference(self, state_vector: bytes) -> bytes:
+        await self._fold()
+        return await self._turns.take(self._document.diffing(state_vector))
+
+    async def _step_2(self, state_vector: bytes) -> Relayed:
+        """The answer to a sync step 1, made once for all who say the same while nothing changes; see `difference`."""
+        try:
+            async with self._making:
+                # Of before it is made: what is accepted meanwhile may not be in it.
+                revision = self._document.revision
+                if self._shared_revision != revision:
+                    self._shared.clear()
+                    self._shared_revision = revision
+                if state_vector in self._shared:
+                    return self._shared[state_vector][0]
+                frame = Relayed(encode_step_2(await self._make_difference(state_vector)))
+        except DocumentBroken as error:
+            self.fail(error)
+            raise
+        if len(self._shared) < SHARED_MAX and self._shared_revision == revision:
+            self._shared[state_vector] = frame, asyncio.get_running_loop().time()
+        return frame
+
+    def _forget_shared(self, *, now: float) -> None:
+        if self._shared_revision != self._document.revision:
+            self._shared.clear()
+        for state_vector in [one for one, (_, made_at) in self._shared.items() if now - made_at >= SHARED_S]:
+            del self._shared[state_vector]
 
     async def lacks(self, state_vector: bytes) -> list[bytes]:
         """What a node with this state vector lacks, as updates; those that wait are always among them.
@@ -653,6 +689,8 @@ class Room:
             if 0 < settings.idle_timeout_s <= now - max(self.active_at, connection.active_at):
                 connection.close(Idle.close_code, Idle.reason)
         self._metrics.sent.count(AWARENESS_KIND, len(keep_alive), kept_alive)
+        if self._shared:
+            self._forget_shared(now=now)
         self._awareness.expire(now=now)
         self._schedule_awareness()
 
@@ -664,11 +702,14 @@ class Room:
         """
         frames = []
         if wants.step_2 or wants.behind:
-            difference = await self.difference(wants.had)
+            if wants.step_2:
+                frame: bytes = await self._step_2(wants.had)
+            else:
+                frame = encode_update(await self.difference(wants.had))
             if wants.behind:
                 # The step 1 with which it was greeted may have been dropped.
                 frames.append(encode_step_1(self._document.state_vector()))
-            frames.append(encode_step_2(difference) if wants.step_2 else encode_update(difference))
+            frames.append(frame)
         # Who was behind hasn't heard who left.
         everyone = self._awareness.everyone(and_gone=wants.behind)
         if everyone is not None:

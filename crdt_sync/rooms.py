@@ -11,10 +11,11 @@ import logging
 import random
 import sys
 from collections import deque
-from collections.abc import AsyncIterator, Collection, Coroutine, Iterator
+from collections.abc import AsyncIterator, Collection, Coroutine, Iterator, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from itertools import chain
 from typing import Any, TypeVar
 
 from persistence import DocumentDeleted, Store, StoreError, Version, VersionKind
@@ -25,12 +26,22 @@ from .awareness import ClientState
 from .blackbox import BlackBox
 from .bus import Bus, BusUnavailable, Mark
 from .checkpoints import Checkpoints
-from .document import Document, digest
+from .document import Document, Outcome, digest
 from .envelope import Kind
-from .errors import DocumentBroken, DocumentGone, Draining, ProtocolError, RoomUnavailable, SyncError
+from .errors import (
+    DocumentBroken,
+    DocumentGone,
+    Draining,
+    MalformedUpdate,
+    ProtocolError,
+    RoomUnavailable,
+    SyncError,
+    UpdateTooHeavy,
+)
 from .follow import Follower
 from .journal import Journal
 from .load import Load
+from .merging import merging
 from .metrics import Metrics
 from .nodes import LEASE_S, Nodes
 from .pacing import Turns, unhurried
@@ -62,6 +73,8 @@ TICK_SLICE = 100
 # How many updates that broke its document are remembered of a room.
 HARMFUL_MAX = 64
 HARMFUL_ROOMS_MAX = 1000
+# From so many rows on it is worth while to merge those of a log.
+MERGED_FROM = 16
 
 
 @dataclass(slots=True, eq=False)
@@ -421,10 +434,11 @@ class Rooms:
                 # Without it, the room would be shown empty.
                 raise DocumentBroken("the stored state is quarantined")
             kept = await _reached(follower.catch_up()) if follower is not None else None
-            updates = list(stored.updates)
-            if snapshot is not None:
-                updates[:0] = [snapshot.state, *snapshot.waiting]
-            document = await self._restore(name, updates, stored.quarantined)
+            before = [snapshot.state, *snapshot.waiting] if snapshot is not None else []
+            updates = [*before, *stored.updates]
+            document = await self._merged(name, before, stored.updates, stored.quarantined)
+            if document is None:
+                document = await self._restore(name, updates, stored.quarantined)
         except DocumentDeleted as error:
             self._forget(name, follower)
             raise DocumentGone(f"{name!r} was deleted") from error
@@ -492,6 +506,27 @@ class Rooms:
         if follower is not None:
             follower.close()
 
+    async def _merged(
+        self, name: str, before: list[bytes], rows: Sequence[bytes], quarantined: Collection[bytes]
+    ) -> Document | None:
+        """Make a document of what is stored, of rows that are merged: soon, and only where nothing is wrong with any of them."""
+        if len(rows) < MERGED_FROM or quarantined or name in self._harmful:
+            return None
+        if self._box is not None and any(death.room == name for death in self._box.deaths()):
+            return None
+        document = self._new_document(name, ())
+        try:
+            async for update, of_several in unhurried(chain(((one, False) for one in before), merging(rows))):
+                outcome = await self._restore_one(document, update)
+                if of_several and outcome is Outcome.WAITING:
+                    raise MalformedUpdate("not all that was merged can be integrated")
+        except (ProtocolError, UpdateTooHeavy, DocumentBroken) as error:
+            # By itself, each row shows what it does, and is blamed for it.
+            log.info("rows_not_merged", extra={"room": name, "error": str(error)})
+            return None
+        document.bound_waiting(self._settings.waiting_bytes_max)
+        return document
+
     async def _restore(self, name: str, updates: list[bytes], quarantined: Collection[bytes]) -> Document:
         """Make a document of what is stored, without what broke it before or breaks it now."""
         for attempt in itertools.count(1):
@@ -509,15 +544,20 @@ class Rooms:
 
     async def _apply(self, name: str, updates: list[bytes], harmful: Collection[bytes]) -> Document:
         """Apply `updates` to a new document."""
+        document = self._new_document(name, harmful)
+        async for update in unhurried(updates):
+            await self._restore_one(document, update)
+        return document
+
+    def _new_document(self, name: str, harmful: Collection[bytes]) -> Document:
         # The bound is for what arrives. What was accepted once is taken, in whatever order it is released this time.
         recorder = self._box.recorder(name) if self._box is not None else None
-        document = Document(waiting_bytes_max=sys.maxsize, harmful=harmful, recorder=recorder)
-        async for update in unhurried(updates):
-            if document.is_light(update):
-                document.restore(update)
-            else:
-                await self.turns.take_large(document.restoring(update))
-        return document
+        return Document(waiting_bytes_max=sys.maxsize, harmful=harmful, recorder=recorder)
+
+    async def _restore_one(self, document: Document, update: bytes) -> Outcome:
+        if document.is_light(update):
+            return document.restore(update)
+        return await self.turns.take_large(document.restoring(update, alone=True))
 
     def _remember_harmful(self, name: str, update: bytes) -> None:
         """Remember an update by its digest."""

@@ -28,7 +28,7 @@ ACTIVITY_BUCKETS_MAX = 5000
 CLIENT_BITS = 32
 """As Yjs chooses ids of clients."""
 
-InThread = Callable[..., Awaitable[Any]]
+RunElsewhere = Callable[..., Awaitable[Any]]
 """Like `asyncio.to_thread`."""
 
 
@@ -100,7 +100,7 @@ class TimeMachine:
     Args:
         store: Open.
         turns: For putting documents together.
-        in_thread: For the long work that is Python.
+        elsewhere: Does long work, which shares nothing, wherever it holds up nobody.
         archive: Where the content of old versions is, if there is one.
     """
 
@@ -108,13 +108,13 @@ class TimeMachine:
         self,
         store: Store,
         turns: Turns | None = None,
-        in_thread: InThread = asyncio.to_thread,
+        elsewhere: RunElsewhere = asyncio.to_thread,
         archive: VersionArchive | None = None,
     ) -> None:
         self._turns = turns or Turns()
         self._history = History(store, self._turns, archive)
         self._store = store
-        self._in_thread = in_thread
+        self._elsewhere = elsewhere
 
     async def read(self, document: str, point: Point) -> Past:
         """Read what a document was.
@@ -139,7 +139,7 @@ class TimeMachine:
         rows = await self._history.rows(document, after=min(before.seq, after.seq), upto=max(before.seq, after.seq))
         # Backwards, who made the difference isn't who would make it.
         forwards = before.seq <= after.seq
-        changes: list[Change] = await self._in_thread(_diff, before.update, after.update, rows if forwards else None)
+        changes: list[Change] = await self._elsewhere(_diff, before.update, after.update, rows if forwards else None)
         return changes
 
     async def activity(self, document: str, since: datetime, until: datetime, bucket_s: float) -> list[Bucket]:
@@ -151,7 +151,7 @@ class TimeMachine:
         if rows and rows[0].seq > 1:
             past = await self._history.at_seq(document, rows[0].seq - 1)
             before = past.update if past.exact else None
-        found: list[Bucket] = await self._in_thread(activity, rows, bucket_s, before=before)
+        found: list[Bucket] = await self._elsewhere(activity, rows, bucket_s, before=before)
         return [one for one in found if one.from_at <= until]
 
     async def plan_restore(
@@ -166,7 +166,7 @@ class TimeMachine:
             roots: Which root types; all by default.
         """
         past = await self.read(document, point)
-        restoration = await self._in_thread(restore, current, past.update, client=_new_client(), roots=roots)
+        restoration = await self._elsewhere(restore, current, past.update, client=_new_client(), roots=roots)
         return Plan(past, restoration, await self._effect(current, restoration))
 
     async def plan_rollback(self, document: str, user: str, since: Point) -> Plan:
@@ -185,7 +185,7 @@ class TimeMachine:
         if not past.exact or not now.exact or len(rows) != head_seq - past.seq:
             raise NoSuchPast(f"not every edit of {document!r} since {since} is kept: take a later moment")
         edits = [(row.update, row.user_id is not None and is_of(row.user_id, user)) for row in rows]
-        restoration = await self._in_thread(
+        restoration = await self._elsewhere(
             roll_back, now.update, before=past.update, edits=edits, client=_new_client()
         )
         return Plan(past, restoration, await self._effect(now.update, restoration))
@@ -193,14 +193,14 @@ class TimeMachine:
     async def copy(self, document: str, point: Point) -> tuple[Past, bytes]:
         """Read what a document was, and write that as the first edit of another."""
         past = await self.read(document, point)
-        return past, await self._in_thread(as_new, past.update, client=_new_client())
+        return past, await self._elsewhere(as_new, past.update, client=_new_client())
 
     async def _effect(self, current: bytes, restoration: Restoration) -> list[Change]:
         if restoration.update is None:
             return []
         document = await self._turns.take_large(replaying(None, [current, restoration.update]))
         after = await self._turns.take(document.diffing(b"\x00"))
-        changes: list[Change] = await self._in_thread(_diff, current, after, None)
+        changes: list[Change] = await self._elsewhere(_diff, current, after, None)
         return changes
 
     async def _head_seq(self, document: str) -> int:

@@ -183,6 +183,17 @@ class Tree:
         """Take over what `grow` found, once the update is integrated."""
         for spot in grown.spots:
             self._crowd.add(spot)
+        self._extend(grown)
+
+    def adding(self, grown: Growth) -> Steps[None]:
+        """Like `add`, in steps of some milliseconds."""
+        for count, spot in enumerate(grown.spots, 1):
+            self._crowd.add(spot)
+            if count % STEP == 0:
+                yield
+        self._extend(grown)
+
+    def _extend(self, grown: Growth) -> None:
         for client, runs in grown.runs.items():
             mine = self._runs.get(client)
             if mine is None:

@@ -136,6 +136,7 @@ def create_app(settings: Settings | None = None, *, token_verifier: TokenVerifie
             # Before anything else that may take its time: whoever stops us may be about to lose patience.
             drain.report(unsaved)
             await _stop(journaling)
+            parts.elsewhere.close()
             if bus is not None:
                 await bus.close()
             await store.close()

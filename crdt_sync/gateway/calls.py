@@ -1,7 +1,8 @@
 """What a request to the HTTP API is made of, and what all operations do with one."""
 
 import asyncio
-from collections.abc import Awaitable, Callable
+import logging
+from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass
 from typing import TypeAlias, TypeVar
 
@@ -9,7 +10,9 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 
 from auth import Grant, Right
+from persistence import Row
 
+from ..elsewhere import ProcessLost
 from ..errors import DocumentGone, MessageTooBig
 from ..formats import FORMATS, show
 from ..settings import Settings
@@ -17,6 +20,11 @@ from .access import require, require_everywhere
 from .parts import Parts
 from .problems import Problem
 
+log = logging.getLogger("crdt_sync.api")
+
+# What is made of this much takes some tens of milliseconds in a thread, and so little memory that collecting its garbage holds up
+# nobody. A process would take its time to start.
+IN_THREAD_BYTES_MAX = 64 << 10
 # 16 MiB at 4.5 Mbit/s.
 BODY_TIMEOUT_S = 30.0
 SMALL_BODY_BYTES_MAX = 64 << 10
@@ -145,7 +153,7 @@ async def content_of(call: Call, update: bytes, *, headers: dict[str, str] | Non
     form = read_format(call.request)
     if form == "update":
         return Response(update, media_type=UPDATE, headers=headers)
-    body = await in_thread(call, show, update, form)
+    body = await elsewhere(call, show, update, form)
     return Response(body, media_type="text/plain" if form == "text" else JSON, headers=headers)
 
 
@@ -161,7 +169,29 @@ def read_format(request: Request) -> str:
     return form
 
 
-async def in_thread(call: Call, work: Callable[..., T], *args: object, **options: object) -> T:
-    """Do long work that is Python: in a thread, the event loop gets its turns. Several would only take them from each other."""
+async def elsewhere(call: Call, work: Callable[..., T], *args: object, **options: object) -> T:
+    """Do long work that is Python, where it holds up nobody; one after the other.
+
+    Raises:
+        Problem: The process that does it ended.
+    """
     async with call.parts.showing:
-        return await asyncio.to_thread(work, *args, **options)
+        if _bytes_in([*args, *options.values()]) <= IN_THREAD_BYTES_MAX:
+            return await asyncio.to_thread(work, *args, **options)
+        try:
+            return await call.parts.elsewhere.run(work, *args, **options)
+        except ProcessLost as error:
+            log.error("work_lost", extra={"room": call.values.get("room"), "error": str(error)})
+            detail = "the process that worked on it ended: it may have needed more memory than there is"
+            raise Problem(503, "not done", detail) from error
+
+
+def _bytes_in(values: Iterable[object]) -> int:
+    """How many bytes of documents and of rows there are."""
+    size = 0
+    for value in values:
+        if isinstance(value, bytes):
+            size += len(value)
+        elif isinstance(value, list):
+            size += sum(len(one.update) for one in value if isinstance(one, Row))
+    return size

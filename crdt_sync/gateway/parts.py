@@ -8,6 +8,7 @@ from persistence import Store
 from ..archiving import Archiving
 from ..bus import Bus
 from ..draining import Drain
+from ..elsewhere import Elsewhere
 from ..going_back import GoingBack
 from ..journal import Journal
 from ..limits import Limits
@@ -43,5 +44,7 @@ class Parts:
     """Makes spans, if there are to be any."""
     showing: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(1))
     """Held by whoever shows a document's content."""
+    elsewhere: Elsewhere = field(default_factory=Elsewhere)
+    """Where large documents are shown, compared and brought back."""
     verifying: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(1))
     """Held by whoever checks what is stored of one."""

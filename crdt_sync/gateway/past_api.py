@@ -26,8 +26,8 @@ from .calls import (
     Call,
     Operation,
     content_of,
+    elsewhere,
     head_seq_of,
-    in_thread,
     read_format,
 )
 from .problems import Problem
@@ -121,7 +121,7 @@ async def get_diff(call: Call) -> Response:
         changes = await _machine(call).diff(call.room, _point(query["from"]), _point(query.get("to", "now")))
     except NoSuchPast as error:
         raise Problem(404, "no such past", str(error)) from error
-    return Response(await in_thread(call, _changes, form, changes), media_type="text/plain" if form == "text" else JSON)
+    return Response(await elsewhere(call, _changes, form, changes), media_type="text/plain" if form == "text" else JSON)
 
 
 async def get_activity(call: Call) -> Response:
@@ -196,7 +196,7 @@ OPERATIONS: tuple[Operation, ...] = (
 
 def _machine(call: Call) -> TimeMachine:
     async def run(work: Callable[..., Any], *args: object, **options: object) -> Any:
-        return await in_thread(call, work, *args, **options)
+        return await elsewhere(call, work, *args, **options)
 
     return TimeMachine(call.parts.store, call.parts.rooms.turns, run, call.parts.archiving.archive)
 
@@ -233,7 +233,7 @@ async def _go_back(call: Call, plan: Planner, wish: dict[str, Any], *, user: str
     answer: dict[str, Any] = {
         "past": past_to_json(went.plan.past),
         "impossible": list(went.plan.restoration.impossible),
-        "changes": await in_thread(call, changes_to, form, went.plan.changes),
+        "changes": await elsewhere(call, changes_to, form, went.plan.changes),
         "done": went.done,
     }
     if went.done:

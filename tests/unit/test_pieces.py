@@ -7,8 +7,12 @@ from collections.abc import Iterator
 
 import pytest
 
+import benchmarks.heavy_updates as heavy
+from benchmarks.update_reader import scattered
 from crdt_sync.document import Document, Outcome
 from crdt_sync.errors import MisplacedUpdate, RoomFull
+from crdt_sync.native import Native, NoRecorder
+from crdt_sync.pacing import at_once
 from crdt_sync.pieces import Pieces
 from crdt_sync.update import read_update
 from tests.support.grammar import FOUNDATION, block, deletes, item, update, var_bytes, var_uint
@@ -162,3 +166,80 @@ def _whole(*updates: bytes) -> Document:
     for data in updates:
         document.apply(data)
     return document
+
+
+# ------------------------------------------------------------------------------------------------- a document by itself
+
+
+def restored(data: bytes, before: tuple[bytes, ...], *, alone: bool) -> Document:
+    document = Document()
+    for each in before:
+        document.restore(each)
+    at_once(document.restoring(data, alone=alone))
+    return document
+
+
+EMOJIS = heavy.update(0, heavy.struct(0, "😀".encode() * 500), client=5)
+WHOLE = [b"\x84\5" + var_uint(2 * count % 1000 + 1) + b"\1x" for count in range(2000)]
+HALF = b"\x84\5" + var_uint(500) + b"\1x"
+
+ALONE: dict[str, tuple[bytes, bytes | None]] = {
+    "history": (heavy.chain(3_000), None),
+    "scattered": (scattered(3_000), None),
+    "the rest of what is known": (scattered(3_000), scattered(1_000)),
+    "deletes": (heavy.deletes(3_000), heavy.update(0, heavy.struct(0, b"x" * 10_000), client=5)),
+    "odd values": (heavy.odd_values(2_000), None),
+    "clients, one key": (heavy.by_clients(1000, b"\x28\1\1m\1k\1\x7e"), None),
+    "in one place": (heavy.prepended(1000), None),
+    "nested": (heavy.nested_maps(150), None),
+    "emojis": (
+        heavy.update(0, heavy.struct(0, "😀".encode() * 5000), client=5),
+        heavy.update(0, heavy.struct(0, b"x"), client=7),
+    ),
+    "emojis that are cut": (heavy.update(0, *WHOLE, HALF, client=6), EMOJIS),
+    "emojis that are not": (heavy.update(0, *WHOLE, client=6), EMOJIS),
+    "beside what is collected": (heavy.update(0, *[b"\x84\7\0\1x"] * 2000, client=6), b"\1\1\7\0\0\1\0"),
+}
+
+
+@pytest.mark.parametrize("name", ALONE)
+def test_alone_or_not_a_document_holds_the_same_afterwards(name: str) -> None:
+    data, base = ALONE[name]
+    before = () if base is None else (base,)
+    client, end = next(iter(read_update(data).ends.items()), (5, 10_000))
+    later = heavy.update(0, b"\x84" + ref(client, end - 1) + b"\1z", client=999_999)
+
+    alone, beside = (restored(data, before, alone=each) for each in (True, False))
+
+    assert [one.restore(later) for one in (alone, beside)] == [Outcome.NEW, Outcome.NEW]
+    assert alone.fingerprint() == beside.fingerprint()
+    assert alone.diff(b"\0") == beside.diff(b"\0")
+    assert alone.waiting == beside.waiting
+    assert alone.apply(data) is beside.apply(data)
+
+
+def test_what_is_loaded_alone_goes_to_pycrdt_in_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
+    given: list[int] = []
+    give = Native.give
+    monkeypatch.setattr(
+        Native, "give", lambda self, data, **options: given.append(len(data)) or give(self, data, **options)
+    )  # type: ignore[func-returns-value]
+
+    restored(scattered(10_000), (), alone=True)
+
+    assert len(given) > 300
+    assert max(given) < 1000
+
+
+def test_what_is_loaded_is_not_noted_anew_for_each_piece() -> None:
+    noted: list[int] = []
+
+    class Recorder(NoRecorder):
+        def note(self, update: bytes) -> None:
+            noted.append(len(update))
+
+    document = Document(recorder=Recorder())
+    at_once(document.restoring(scattered(10_000), alone=True))
+
+    assert len(noted) > 300
+    assert sum(noted) == 0

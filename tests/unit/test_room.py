@@ -7,6 +7,7 @@ import pytest
 
 from crdt_sync import pacing
 from crdt_sync.awareness import ClientState
+from crdt_sync.connection import Relayed, Wants
 from crdt_sync.document import Document, Outcome
 from crdt_sync.errors import (
     DocumentBroken,
@@ -19,6 +20,7 @@ from crdt_sync.errors import (
 from crdt_sync.lib0 import write_var_bytes, write_var_uint
 from crdt_sync.pacing import Steps
 from crdt_sync.protocol import encode_step_1, encode_update
+from crdt_sync.room import SHARED_MAX, SHARED_S
 from crdt_sync.update import STRANGERS_MAX, write_state_vector
 from tests.support.fakes import (
     Client,
@@ -68,6 +70,142 @@ async def test_a_newcomer_hears_at_once_what_the_room_has_and_who_is_here() -> N
         bob.read()
         assert bob.visible == {ALICE: b'{"name":"x"}'}
         assert not bob.synced
+
+
+async def encoding(node: Node) -> list[bytes]:
+    """Will have the state vectors for which the room's document is encoded from now on."""
+    native = document_of(await node.room())._native
+    encode = native.encode
+    asked: list[bytes] = []
+
+    def counted(state_vector: bytes) -> bytes:
+        asked.append(state_vector)
+        return encode(state_vector)
+
+    native.encode = counted  # type: ignore[method-assign]
+    return asked
+
+
+def edits(count: int) -> list[bytes]:
+    editor = Editor(1)
+    return [editor.type(f"{n} ") for n in range(count)]
+
+
+@in_virtual_time
+async def test_for_a_hundred_who_join_at_once_the_document_is_encoded_once() -> None:
+    async with running_node() as node:
+        (alice,) = await joined(node, 1)
+        alice.edit(edits(1)[0])
+        await settle(alice)
+        encoded = await encoding(node)
+
+        newcomers = await joined(node, 100)
+
+        assert encoded == [b"\0"]
+        assert all(text_of(*one.received) == "0 " for one in newcomers)
+
+
+@in_virtual_time
+async def test_who_joins_with_the_same_shares_the_bytes_of_one_frame() -> None:
+    async with running_node() as node:
+        (alice,) = await joined(node, 1)
+        alice.edit(edits(1)[0])
+        room = await node.room()
+        newcomer = Wants(b"\0", step_2=True, who=False, behind=False)
+
+        answers = await asyncio.gather(room.catch_up(newcomer), room.catch_up(newcomer))
+
+        assert answers[0][0] is answers[1][0]
+        assert type(answers[0][0]) is Relayed
+
+
+@in_virtual_time
+async def test_those_who_come_back_with_the_same_are_told_the_same() -> None:
+    async with running_node() as node:
+        (alice,) = await joined(node, 1)
+        first, second = edits(2)
+        alice.edit(first)
+        others = await joined(node, 10)
+        for one in others:
+            await one.leave()
+        alice.edit(second)
+        await settle(alice)
+        encoded = await encoding(node)
+
+        for one in others:
+            await one.connect(node)
+            one.ask_for_sync()
+        await settle(alice, *others)
+
+        assert encoded == [b"\1\1\2"]
+        assert {text_of(*one.received) for one in others} == {"0 1 "}
+
+
+@in_virtual_time
+async def test_who_joins_after_a_change_is_told_of_it() -> None:
+    async with running_node() as node:
+        first, second = edits(2)
+        (alice,) = await joined(node, 1)
+        alice.edit(first)
+        await joined(node, 1)
+
+        alice.edit(second)
+        (after,) = await joined(node, 1)
+
+        assert text_of(*after.received) == "0 1 "
+
+
+@in_virtual_time
+@pytest.mark.parametrize("later", range(4))
+async def test_what_changes_while_an_answer_is_made_is_in_the_next_one(
+    monkeypatch: pytest.MonkeyPatch, later: int
+) -> None:
+    monkeypatch.setattr(pacing, "SLICE_S", 0)
+    async with running_node() as node:
+        first, second = edits(2)
+        (alice,) = await joined(node, 1)
+        alice.edit(first)
+        await settle(alice)
+        bob = await Client().connect(node)
+        bob.ask_for_sync()
+        await turns(later)
+        alice.edit(second)
+
+        (carol,) = await joined(node, 1)
+
+        await settle(bob)
+        assert text_of(*bob.received) == text_of(*carol.received) == "0 1 "
+
+
+@in_virtual_time
+async def test_an_answer_is_kept_for_a_few_seconds_only() -> None:
+    async with running_node() as node:
+        await joined(node, 1)
+        encoded = await encoding(node)
+
+        await asyncio.sleep(SHARED_S + 2)
+        await joined(node, 1)
+
+        assert encoded == [b"\0"]
+
+
+@in_virtual_time
+async def test_answers_are_kept_for_a_few_state_vectors_only() -> None:
+    async with running_node() as node:
+        (alice,) = await joined(node, 1)
+        alice.edit(edits(1)[0])
+        await settle(alice)
+        client = alice.replica.state_vector()[1:-1]
+        asked = [b"\1" + client + bytes([clock]) for clock in range(2)] + [
+            b"\1" + write_var_uint(stranger) + b"\1" for stranger in range(900, 904)
+        ]
+        encoded = await encoding(node)
+
+        for state_vector in 2 * asked:
+            alice.say(encode_step_1(state_vector))
+            await settle(alice)
+
+        assert len(encoded) == 2 * len(asked) - SHARED_MAX
 
 
 @in_virtual_time
@@ -599,6 +737,7 @@ class _Failing:
         self._document, self._error = document, error
         self.waiting, self.clients = document.waiting, document.clients
         self.is_behind = False
+        self.revision = document.revision + 1
 
     def state_vector(self) -> bytes:
         return self._document.state_vector()

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from crdt_sync import rooms
 from crdt_sync.document import Document, State, digest
 from crdt_sync.errors import DocumentBroken, Draining, ProtocolError, RoomUnavailable, UpdateBreaksDocument
 from crdt_sync.pacing import Steps
@@ -151,6 +152,59 @@ async def test_a_room_is_loaded_although_an_update_that_was_dropped_once_stands_
 
         assert text_of(*reader.received) == "abcd"
         await again.kill()
+
+
+async def with_log(store: MemoryStore, rows: list[bytes]) -> MemoryStore:
+    await store.open()
+    await store.append([Entry("room", rows, accepted_at=datetime.now(UTC))])
+    return store
+
+
+@in_virtual_time
+async def test_the_rows_of_a_long_log_are_merged(monkeypatch: pytest.MonkeyPatch) -> None:
+    restored: list[bytes] = []
+    restore = Document.restore
+    monkeypatch.setattr(Document, "restore", lambda self, data: restored.append(data) or restore(self, data))  # type: ignore[func-returns-value]
+    async with running_node(await with_log(MemoryStore(), typed("a long text, as people write it"))) as node:
+        await node.rooms.hold("room").__aenter__()
+
+        assert len(restored) == 2
+        assert (await node.room()).known_seq == 31
+
+
+@in_virtual_time
+async def test_what_waits_in_a_long_log_keeps_only_what_builds_on_it_from_being_shown() -> None:
+    rows = typed("a long text, as people write it")
+    missing = rows.pop(20)
+    async with running_node(await with_log(MemoryStore(), rows)) as node:
+        ann = await connected(node)
+        assert text_of(*ann.received) == "a long text, as peop"
+        assert document_of(ann.room).waiting == tuple(rows[20:])
+
+        ann.edit(missing)
+        await settle(ann)
+
+        assert text_of(*ann.received) == "a long text, as people write it"
+
+
+@in_virtual_time
+async def test_a_log_whose_rows_fit_only_one_by_one_is_loaded_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(rooms, "merging", lambda rows: iter([(b"\1\1\1\0\x84\1\0\1x\0", True)]))
+    async with running_node(await with_log(MemoryStore(), typed("a long text, as people write it"))) as node:
+        ann = await connected(node)
+
+        assert text_of(*ann.received) == "a long text, as people write it"
+
+
+@in_virtual_time
+async def test_of_what_was_quarantined_nothing_is_merged() -> None:
+    rows = typed("a long text, as people write it")
+    store = await with_log(MemoryStore(), rows)
+    await store.quarantine("room", digest(rows[-1]), at=datetime.now(UTC))
+    async with running_node(store) as node:
+        ann = await connected(node)
+
+        assert text_of(*ann.received) == "a long text, as people write i"
 
 
 @in_virtual_time

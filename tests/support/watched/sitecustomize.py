@@ -1,9 +1,10 @@
 """Imported by a Python that has this folder in its path: notes what holds up an event loop.
 
 All by the thread's CPU time, since on a busy machine anything may take long by the clock. A line for each callback (a step of
-a task is one) that took more than 50 ms once somebody is served (before, what was loaded is frozen), with how much of it was the garbage collector's, and where it was when half of that
-had passed, or as soon afterwards as native code let go. At the end, a line that says how long the turns of the loop were in which it
-spent all but a twentieth of its time: what somebody else's message waits for.
+a task is one) that took more than 50 ms once somebody is served (before, what was loaded is frozen), with how much of it was
+the garbage collector's, and where it was when half of that had passed, or as soon afterwards as native code let go. A line, too,
+for each time that the garbage collector took as long in another thread: nothing else runs meanwhile. At the end, one that
+says how long the turns of the loop were in which it spent all but a twentieth of its time: what somebody else's message waits for.
 """
 
 import asyncio
@@ -61,7 +62,11 @@ def _on_garbage(phase: str, info: dict[str, int]) -> None:
     if phase == "start":
         _collecting_since = time.thread_time()
     else:
-        _collected += time.thread_time() - _collecting_since
+        took = time.thread_time() - _collecting_since
+        _collected += took
+        if took > STALL_S and _serving and threading.current_thread() is not threading.main_thread():
+            with open(_path, "a") as file:
+                print(f"{took * 1000:.0f} ms collecting garbage in another thread", file=file)
 
 
 def _look() -> None:
