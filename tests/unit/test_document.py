@@ -5,6 +5,7 @@ The laws over whole histories, with real Yjs as the referee, are in `property_te
 
 import itertools
 import random
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
@@ -14,7 +15,7 @@ import pytest
 
 from crdt_sync.document import Document, Outcome, State, digest, is_sound
 from crdt_sync.errors import DocumentBroken, MalformedUpdate, ProtocolError, RoomFull, SyncError, UpdateBreaksDocument
-from crdt_sync.native import DEFERRED_BYTES_MAX, Native
+from crdt_sync.native import DEFERRED_BYTES_MAX, TOGETHER_MAX, Native
 from crdt_sync.pacing import at_once
 from crdt_sync.update import read_state_vector, read_update, write_state_vector
 from crdt_sync.waiting import ENTRY_BYTES
@@ -363,9 +364,35 @@ def test_an_update_that_pycrdt_refuses_changes_nothing(
     assert document.apply(update) is NEW
 
 
+def test_small_updates_share_transactions_and_are_there_whenever_somebody_asks() -> None:
+    updates = typed("x" * (2 * TOGETHER_MAX + 5))
+    document, plain = Document(), pycrdt.Doc[Any]()
+    begun = Counter[str]()
+    real = document._native._doc
+    real._doc = _Counted(real._doc, begun)  # type: ignore[assignment]
+    for count, update in enumerate(updates, 1):
+        document.apply(update)
+        plain.apply_update(update)
+        if count in (1, TOGETHER_MAX - 1, TOGETHER_MAX + 1):
+            assert document.diff(b"\0") == plain.get_update()
+    assert document.state().update == plain.get_update()
+    assert begun["create_transaction"] <= 12
+
+
+class _Counted:
+    """What pycrdt has, and how many transactions it began."""
+
+    def __init__(self, doc: object, begun: Counter[str]) -> None:
+        self._doc, self._begun = doc, begun
+
+    def __getattr__(self, name: str) -> Any:
+        self._begun[name] += 1
+        return getattr(self._doc, name)
+
+
 class _Refusing:
     def __init__(self, doc: "pycrdt.Doc[Any]") -> None:
-        self.get_state, self.get_update = doc.get_state, doc.get_update
+        self.get_state, self.get_update, self.transaction = doc.get_state, doc.get_update, doc.transaction
 
     def apply_update(self, data: bytes) -> None:
         raise ValueError("Error while decoding")
