@@ -27,7 +27,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Final, TypeVar
+from typing import Any, Final, TypeVar, cast
 
 from persistence import sqlite_history
 from persistence.blobs import decode_waiting, encode_waiting
@@ -73,6 +73,7 @@ T = TypeVar("T")
 _BATCH_ROWS: Final = 256  # times 5 columns = 1,280 parameters; SQLite takes 32,766 since 3.32
 _BATCH_UPDATE_BYTES_MAX: Final = 64 * 1024  # binding copies, so a batch holds 16 MiB twice at most
 _PAGE_ROWS: Final = 4096
+_READS_TOGETHER: Final = 16
 _PAGE_UPDATE_BYTES_MAX: Final = 4096  # as hex, so a page has 32 MiB at most; larger updates are read one by one
 
 _STATS: Final = """
@@ -102,6 +103,9 @@ class SqliteStore:
         self._writer = Connection(self._file, writes=True)
         self._reader = Connection(self._file, writes=False)
         self._threads: tuple[ThreadPoolExecutor, ThreadPoolExecutor] | None = None
+        # What the reading thread has yet to do, and whether it does something.
+        self._reads: list[tuple[Callable[[], object], asyncio.Future[Any]]] = []
+        self._reading = False
 
     async def open(self) -> None:
         """See `Store.open`. Creates the file, not its folder."""
@@ -459,7 +463,50 @@ class SqliteStore:
         """Run a job in the writing (0) or reading (1) thread. Cancelled, it still runs to its end."""
         if self._threads is None:
             raise StoreUnavailable(f"{self.describe()} is closed")
-        return await asyncio.shield(asyncio.get_running_loop().run_in_executor(self._threads[thread], job))
+        loop = asyncio.get_running_loop()
+        if thread == 0:
+            return await asyncio.shield(loop.run_in_executor(self._threads[0], job))
+        done = loop.create_future()
+        self._reads.append((job, done))
+        if len(self._reads) == 1 and not self._reading:
+            loop.call_soon(self._read_some)
+        return cast(T, await done)
+
+    def _read_some(self) -> None:
+        """Have the reading thread do what waits for it, several at a time: handing it over costs more than most of that."""
+        count = _READS_TOGETHER if self._threads is not None else len(self._reads)
+        some, self._reads = self._reads[:count], self._reads[count:]
+        if self._threads is None:
+            for _, done in some:
+                if not done.done():
+                    done.set_exception(StoreUnavailable(f"{self.describe()} is closed"))
+            return
+        self._reading = True
+        doing = asyncio.get_running_loop().run_in_executor(self._threads[1], _do_all, [job for job, _ in some])
+
+        def tell(_: object) -> None:
+            self._reading = False
+            for (_, done), (result, error) in zip(some, doing.result(), strict=True):
+                if done.done():
+                    continue
+                if error is not None:
+                    done.set_exception(error)
+                else:
+                    done.set_result(result)
+            if self._reads:
+                self._read_some()
+
+        doing.add_done_callback(tell)
+
+
+def _do_all(jobs: Sequence[Callable[[], object]]) -> list[tuple[object, BaseException | None]]:
+    done: list[tuple[object, BaseException | None]] = []
+    for job in jobs:
+        try:
+            done.append((job(), None))
+        except BaseException as error:
+            done.append((None, error))
+    return done
 
 
 def _append(connection: sqlite3.Connection, entries: Sequence[Entry]) -> list[int]:
