@@ -59,6 +59,8 @@ def collect(told: Pipe) -> None:
 class Nowhere:
     """Takes every frame."""
 
+    ready = True
+
     async def send(self, frame: bytes) -> None:
         """Take it."""
 
@@ -68,12 +70,12 @@ class Nowhere:
     def abort(self) -> None:
         """Nothing to abort."""
 
-    def ready(self) -> bool:
-        """It reads."""
-        return True
-
-    def write(self, frames: object) -> None:
+    def write_wire(self, wire: bytes) -> None:
         """Take them."""
+
+    def is_closing(self) -> bool:
+        """It is there."""
+        return False
 
     def buffered_bytes(self) -> int:
         """Nothing waits."""

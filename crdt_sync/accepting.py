@@ -32,6 +32,7 @@ from uvicorn.server import ServerState
 from .gateway.client_address import client_address, counted_as
 from .limits import Limits, TokenBucket
 from .tls import Certificate
+from .transport import WebSocketProtocol
 
 # The kernel caps it by net.core.somaxconn.
 BACKLOG = 4096
@@ -334,9 +335,15 @@ class HttpProtocol(H11Protocol):
 
     def become_websocket(self) -> None:
         """It is this connection's turn."""
-        assert self._upgrade is not None, "it asked for one"
+        request = self._upgrade
+        assert request is not None, "it asked for one"
+        self.connections.discard(self)
+        protocol = cast(Callable[..., WebSocketProtocol], self.ws_protocol_class)(
+            config=self.config, server_state=self.server_state, app_state=self.app_state
+        )
         self.transport.resume_reading()
-        super().handle_websocket_upgrade(self._upgrade)
+        early, _ = self.conn.trailing_data
+        protocol.upgrade(self.transport, request.method, request.target, self.headers, early)
 
     def refuse(self) -> None:
         """There are too many that want to become one."""

@@ -46,9 +46,12 @@ class TokenBucket:
 
     def take(self, amount: float, *, now: float) -> float:
         """Take tokens, whether there are as many or not; returns the seconds until the debt is paid, 0 without one."""
-        self._tokens = min(self._burst, self._tokens + (now - self._at) * self._rate) - amount
+        tokens = self._tokens + (now - self._at) * self._rate
+        if tokens > self._burst:
+            tokens = self._burst
+        self._tokens = tokens = tokens - amount
         self._at = now
-        return max(0.0, -self._tokens / self._rate)
+        return 0.0 if tokens >= 0 else -tokens / self._rate
 
     @property
     def recovered(self) -> bool:
@@ -89,8 +92,8 @@ class Intake:
         Raises:
             Flooding: It was over its limit for too long.
         """
-        wait_s = max(self._messages.take(frames, now=now), self._bytes.take(size, now=now))
-        if wait_s == 0:
+        for_messages, for_bytes = self._messages.take(frames, now=now), self._bytes.take(size, now=now)
+        if not for_messages and not for_bytes:
             if self._over_since is not None and self._messages.recovered and self._bytes.recovered:
                 self._over_since = None
             return 0.0
@@ -98,7 +101,7 @@ class Intake:
             self._over_since = now
         elif now - self._over_since >= self._patience_s:
             raise Flooding(f"over the rate of messages or bytes for {now - self._over_since:.0f} s")
-        return max(PAUSE_S_MIN, wait_s)
+        return max(PAUSE_S_MIN, for_messages, for_bytes)
 
 
 @dataclass(frozen=True, slots=True)

@@ -116,6 +116,18 @@ def decode(frame: bytes) -> list[Message]:
     return messages
 
 
+def read_sole_update(frame: bytes) -> bytes | None:
+    """The update of a frame that is nothing but one small one, as nearly all are; None if `decode` has to look at it."""
+    if (
+        len(frame) > 3
+        and frame[2] == len(frame) - 3 < 128
+        and frame[0] == SYNC
+        and frame[1] in (SYNC_STEP_2, SYNC_UPDATE)
+    ):
+        return frame[3:]
+    return None
+
+
 def kind_of(frame: bytes) -> int:
     """Which of `KINDS` a frame is, by the first message in it. For any bytes, and cheap."""
     try:

@@ -36,13 +36,13 @@ from .errors import (
     ReadOnly,
     StoreBehind,
 )
+from .fanout import Fanout
 from .journal import Journal
 from .load import Load
 from .metrics import Metrics
 from .pacing import Turns, unhurried
 from .protocol import (
     AWARENESS_KIND,
-    UPDATE_KIND,
     AwarenessUpdate,
     Confirm,
     FreshToken,
@@ -56,6 +56,7 @@ from .protocol import (
     encode_step_2,
     encode_update,
     kind_of,
+    read_sole_update,
 )
 from .settings import Settings
 from .update import STRANGERS_MAX, read_state_vector
@@ -201,6 +202,9 @@ class Room:
         self._metrics = metrics or Metrics()
         self.traced = False
         """Whether there may be spans of what is done."""
+        self._fanout = Fanout(self.connections, self._metrics, outbox_bytes_max=settings.outbox_bytes_max)
+        # Asking for it each time is a system call each time.
+        self._loop = asyncio.get_running_loop()
         self._document = document
         self._journal = journal
         self._adopted = _Adopted(self)
@@ -284,6 +288,7 @@ class Room:
 
     def join(self, connection: Connection) -> None:
         """Let a client in: it hears at once what the room has and who is here."""
+        self._fanout.flush()
         self.connections.add(connection)
         # Before any step 2: whoever has heard that, and calls itself synced, has then been asked for what is missing here,
         # and what it asks to have confirmed is on its way.
@@ -298,7 +303,7 @@ class Room:
         """A client is gone. Its user stays visible for a grace, a short one if it closed the connection itself."""
         self.connections.discard(connection)
         settings = self._settings
-        now = asyncio.get_running_loop().time()
+        now = self._loop.time()
         grace_s = settings.awareness_leave_s if properly else settings.awareness_grace_s
         self._awareness.leave(connection, now=now, grace_s=grace_s)
         self._schedule_expiry()
@@ -318,6 +323,11 @@ class Room:
             raise DocumentBroken("the room is being given up")
         if len(frame) > self._settings.message_bytes_max:
             raise MessageTooBig(f"message of {len(frame)} bytes, at most {self._settings.message_bytes_max}")
+        update = read_sole_update(frame)
+        if update is not None and connection.session.may_write and self._document.is_light(update):
+            connection.active_at = self._loop.time()
+            self.accept(update, sender=connection, user=connection.session.user)
+            return None
         messages = decode(frame)
         for index, message in enumerate(messages):
             if index and len(frame) > LIGHT_BYTES:
@@ -481,19 +491,19 @@ class Room:
 
     def hear_from_elsewhere(self, node: Hashable, states: Iterable[ClientState]) -> None:
         """Take in what another node says of its clients."""
-        self._awareness.hear(node, states, now=asyncio.get_running_loop().time())
+        self._awareness.hear(node, states, now=self._loop.time())
         self._schedule_awareness()
         self._schedule_announcement()
 
     def announce(self) -> None:
         """Announce this node's clients anew, for somebody who is back, here or on another node."""
-        self._announced_at = asyncio.get_running_loop().time()
+        self._announced_at = self._loop.time()
         self._awareness.announce()
         self._schedule_awareness()
 
     def lose_node(self, node: Hashable) -> None:
         """Another node is gone. Its users stay visible for a moment, in which they may come back elsewhere."""
-        now = asyncio.get_running_loop().time()
+        now = self._loop.time()
         self._awareness.leave(node, now=now, grace_s=self._settings.awareness_grace_s)
         self._schedule_expiry()
 
@@ -546,7 +556,7 @@ class Room:
             self.fail(error)
             raise
         if len(self._shared) < SHARED_MAX and self._shared_revision == revision:
-            self._shared[state_vector] = frame, asyncio.get_running_loop().time()
+            self._shared[state_vector] = frame, self._loop.time()
         return frame
 
     def _forget_shared(self, *, now: float) -> None:
@@ -673,6 +683,7 @@ class Room:
     def tick(self, *, now: float) -> None:
         """Look after quiet and slow clients; call it about once a second."""
         settings = self._settings
+        self._fanout.flush()
         keep_alive = encode_awareness(KEEP_ALIVE)
         mark = None
         kept_alive = 0
@@ -744,6 +755,7 @@ class Room:
 
     def close(self, code: int = Draining.close_code, reason: str = Draining.reason) -> None:
         """Close all clients."""
+        self._fanout.flush()
         for connection in self.connections:
             connection.close(code, reason)
         for timer in (self._awareness_timer, self._expiry_timer, self._announce_timer):
@@ -788,7 +800,7 @@ class Room:
         if not self._beyond:
             self._behind_since = None
         elif self._behind_since is None:
-            self._behind_since = asyncio.get_running_loop().time()
+            self._behind_since = self._loop.time()
 
     def _store_again(self, seq: int) -> None:
         """The store handed out a seq that had been taken: it has lost its end, as a standby that took over may have.
@@ -807,21 +819,15 @@ class Room:
 
     def _relay(self, update: bytes, sender: Connection | None) -> None:
         frame = Relayed(encode_update(update))
-        metrics = self._metrics
-        if sender is not None and metrics.sample_delivery:
-            metrics.sample_delivery = False
+        if sender is not None and self._metrics.sample_delivery:
+            self._metrics.sample_delivery = False
             frame.received_at = sender.received_at
-        receivers = 0
-        self.active_at = asyncio.get_running_loop().time()
-        for connection in self.connections:
-            if connection is not sender:
-                receivers += connection.relay(frame)
-        metrics.sent.count(UPDATE_KIND, len(frame), receivers)
-        metrics.fan_out.observe(receivers)
+        self.active_at = self._loop.time()
+        self._fanout.relay(frame, sender)
 
     def _receive(self, connection: Connection, message: Message) -> None:
         if not isinstance(message, AwarenessUpdate):
-            connection.active_at = asyncio.get_running_loop().time()
+            connection.active_at = self._loop.time()
         match message:
             case SyncUpdate(update):
                 if connection.session.may_write:
@@ -831,7 +837,7 @@ class Room:
             case AwarenessUpdate(payload):
                 if len(payload) > self._settings.awareness_room_bytes_max:
                     raise MessageTooBig(f"awareness of {len(payload)} bytes in one message")
-                now = asyncio.get_running_loop().time()
+                now = self._loop.time()
                 session = connection.session
                 try:
                     states = session.stamp(read_states(payload))
@@ -872,7 +878,7 @@ class Room:
     def _schedule_awareness(self) -> None:
         """Tell everyone what changed in awareness: soon, and not more often than the interval allows."""
         if self._awareness_timer is None and self._awareness.changed:
-            loop = asyncio.get_running_loop()
+            loop = self._loop
             stretch = self.load.awareness_stretch if self.load is not None else 1
             due = self._awareness_sent_at + stretch * self._settings.awareness_interval_s
             self._awareness_timer = loop.call_at(due, self._send_awareness)
@@ -886,18 +892,16 @@ class Room:
         changes = self._awareness.take_changes()
         if changes is None:
             return
-        self._awareness_sent_at = asyncio.get_running_loop().time()
+        self._awareness_sent_at = self._loop.time()
         if lively:
             self.active_at = self._awareness_sent_at
-        frame = Relayed(encode_awareness(changes))
         # To the sender too: y-websocket drops a connection on which it hears nothing for 30 s.
-        receivers = sum([connection.relay(frame) for connection in self.connections])
-        self._metrics.sent.count(AWARENESS_KIND, len(frame), receivers)
+        self._fanout.relay(Relayed(encode_awareness(changes)))
 
     def _schedule_announcement(self) -> None:
         """Announce everybody anew, on all nodes, if somebody is back: soon, and not more often than once a second."""
         if self._announce_timer is None and self._awareness.returned:
-            loop = asyncio.get_running_loop()
+            loop = self._loop
             due = max(loop.time() + ANNOUNCE_S, self._announced_at + ANNOUNCE_INTERVAL_S)
             self._announce_timer = loop.call_at(due, self._announce_everybody)
 
@@ -914,10 +918,10 @@ class Room:
             return
         if self._expiry_timer is not None:
             self._expiry_timer.cancel()
-        self._expiry_timer = asyncio.get_running_loop().call_at(due, self._expire)
+        self._expiry_timer = self._loop.call_at(due, self._expire)
 
     def _expire(self) -> None:
         self._expiry_timer = None
-        self._awareness.expire(now=asyncio.get_running_loop().time())
+        self._awareness.expire(now=self._loop.time())
         self._schedule_awareness()
         self._schedule_expiry()

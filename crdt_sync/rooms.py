@@ -109,6 +109,13 @@ class _Entry:
         """Whether the room can be unloaded without regret."""
         return self.room is not None and self.room.settled and self.settled_elsewhere
 
+    def leave(self, *, now: float) -> None:
+        """Somebody needs it no longer."""
+        self.holders -= 1
+        self.idle_since = now
+        if self.versioned is not None and not self.holders:
+            self.versioned.left = True
+
     def close(self) -> None:
         """Take leave of the clients and the other nodes."""
         if self.room is not None:
@@ -128,6 +135,20 @@ class Unsaved:
     """Bytes."""
     published: bool
     """Whether it has gone out to Redis: its log has it for a minute, in which a node that runs stores it."""
+
+
+class Held:
+    """A room that somebody keeps open. Made by `Rooms.enter`."""
+
+    __slots__ = ("_entry", "room")
+
+    def __init__(self, room: Room, entry: _Entry) -> None:
+        self.room = room
+        self._entry = entry
+
+    def leave(self) -> None:
+        """It may be unloaded, once nobody else keeps it open."""
+        self._entry.leave(now=asyncio.get_running_loop().time())
 
 
 class Rooms:
@@ -205,6 +226,18 @@ class Rooms:
         """Open a room, or use the open one, and keep it open inside the `with` block.
 
         Raises:
+            SyncError: As for `enter`.
+        """
+        held = await self.enter(name)
+        try:
+            yield held.room
+        finally:
+            held.leave()
+
+    async def enter(self, name: str) -> "Held":
+        """Open a room, or use the open one, and keep it open until `Held.leave`.
+
+        Raises:
             RoomUnavailable: It can't be loaded now.
             DocumentGone: It was deleted.
             Draining: This node takes nobody any more.
@@ -227,12 +260,10 @@ class Rooms:
             room = await self._opened(name, entry)
             if entry.versioned is None:
                 entry.versioned = self._versions.opened(room.known_seq, now=loop.time())
-            yield room
-        finally:
-            entry.holders -= 1
-            entry.idle_since = loop.time()
-            if entry.versioned is not None and not entry.holders:
-                entry.versioned.left = True
+            return Held(room, entry)
+        except BaseException:
+            entry.leave(now=loop.time())
+            raise
 
     async def delete(self, name: str) -> bool:
         """Delete a document: its clients are closed, on all nodes, and its name stays taken.

@@ -1,12 +1,11 @@
 """The WebSocket of one client: the path to a room, frames to the room, the room's errors to closing codes."""
 
 import asyncio
-import contextlib
+import functools
 import hashlib
 import logging
 import unicodedata
-from collections.abc import Hashable, Sequence
-from dataclasses import replace
+from collections.abc import Hashable
 from typing import Protocol
 from urllib.parse import unquote_to_bytes
 
@@ -15,42 +14,34 @@ from starlette.types import Message, Receive, Scope, Send
 from auth import Credentials
 
 from .. import tracing
-from ..connection import Connection, Flush, Transport, TransportClosed, next_number
+from ..connection import Flush, Transport, TransportClosed, next_number
 from ..errors import (
     DocumentGone,
     Draining,
     InvalidRoomName,
-    MessageTooBig,
     Overloaded,
     SyncError,
     TooManyConnections,
     Unauthorized,
 )
-from ..load import Load
+from ..frames import ABNORMAL, NO_CODE
 from ..logs import connection_id
 from ..pacing import SLICE_S
-from ..protocol import encode_denied, is_sync
-from ..room import Room
-from ..session import Session, ignore_token
+from ..session import Session
 from ..settings import Settings
 from .access import accepted_subprotocol, read_credentials
 from .client_address import client_address, counted_as
 from .cooldown import Cooldown
 from .parts import Parts
+from .visit import FINAL_CODES, Visit
 
 log = logging.getLogger("crdt_sync.sync")
 
 ROOM_NAME_BYTES_MAX = 255
 RESERVED = "api/"
 
-# An ASGI extension of our own WebSocket protocol class (`transport`): {"transport": asyncio.Transport, "writer": FrameWriter}.
+# An ASGI extension of our own WebSocket protocol class (`transport`): a `ShortWay`.
 TRANSPORT_EXTENSION = "crdt_sync.transport"
-
-# What a client sends when it means to go. After anything else but `FINAL_CODES` it comes back, and its user gets the longer
-# grace.
-GOODBYE_CODES = frozenset({1000, 1001, 1005})
-# What a client is closed with that would meet the same again.
-FINAL_CODES = frozenset({MessageTooBig.close_code, *range(4400, 4500)})
 
 
 def room_name(scope: Scope) -> str:
@@ -115,11 +106,9 @@ class SyncEndpoint:
         parts: Parts = scope["app"].state.parts
         await receive()  # websocket.connect
         accept = {"type": "websocket.accept", "subprotocol": accepted_subprotocol(scope)}
-        client: Hashable = None
         try:
             name = room_name(scope)
             credentials = read_credentials(scope, name)
-            address = self._address(scope)
             span = tracing.begin(
                 parts.tracer,
                 "connect",
@@ -127,16 +116,14 @@ class SyncEndpoint:
                 room=name,
                 connection=connection_id.get(),
             )
-            with tracing.within(span) as connected, parts.limits.place(counted_as(address)) as place:
-                async with parts.rooms.while_open():
-                    grant = await parts.access.admit(scope, credentials)
-                    place.take(name, user=grant.user)
-                    client = _client(address, credentials)
-                    await self._cooldown.pause(client)
-                async with parts.rooms.hold(name) as room:
+            with tracing.within(span) as connected:
+                visit = await self._enter(parts, scope, name, credentials)
+                try:
                     await send(accept)
-                    connected()
-                    code = await self._serve(parts, room, credentials, Session(name, grant), scope, receive, send)
+                except BaseException:
+                    visit.leave()
+                    raise
+                connected()
         except (TooManyConnections, Overloaded, Draining) as error:
             # There may be thousands a second; `limits` says so, and whoever goes away has said so.
             await _refuse(scope, send, error)
@@ -148,110 +135,52 @@ class SyncEndpoint:
             log.info("connection_refused", extra={"code": code, "error": str(error)})
             await send(accept)
             await send({"type": "websocket.close", "code": code, "reason": error.reason})
+            self._finished(_client(self._address(scope), credentials), code)
+            return
         except SyncError as error:
             parts.metrics.note_refusal(error)
             log.info("connection_refused", extra={"status": error.status, "error": str(error)})
             await _refuse(scope, send, error)
             return
+        short: ShortWay | None = scope.get("extensions", {}).get(TRANSPORT_EXTENSION)
+        visit.begin(AsgiTransport(send) if short is None else short, self._flush, credentials)
+        if short is None:
+            await _read(visit, receive)
+        else:
+            # This call returns, and with it goes all that the connection doesn't need any more.
+            short.serve(visit)
+
+    async def _enter(self, parts: Parts, scope: Scope, name: str, credentials: Credentials) -> Visit:
+        """Find out what a client may do, and open its room for it."""
+        address = self._address(scope)
+        client = _client(address, credentials)
+        place = parts.limits.place(counted_as(address))
+        try:
+            async with parts.rooms.while_open():
+                grant = await parts.access.admit(scope, credentials)
+                place.take(name, user=grant.user)
+                await self._cooldown.pause(client)
+            held = await parts.rooms.enter(name)
+        except BaseException:
+            place.leave()
+            raise
+        return Visit(
+            parts,
+            held,
+            place,
+            Session(name, grant),
+            link=credentials.headers.get("traceparent"),
+            address=address,
+            finished=functools.partial(self._finished, client),
+        )
+
+    def _finished(self, client: Hashable, code: int) -> None:
         if code in FINAL_CODES:
             self._cooldown.note(client, now=asyncio.get_running_loop().time())
 
     def _address(self, scope: Scope) -> str:
         peer = scope.get("client")
         return client_address(peer[0] if peer else None, scope["headers"], self._proxies)
-
-    async def _serve(
-        self,
-        parts: Parts,
-        room: Room,
-        credentials: Credentials,
-        session: Session,
-        scope: Scope,
-        receive: Receive,
-        send: Send,
-    ) -> int:
-        """Serve a client until it is gone; returns the code that its connection was closed with."""
-        loop = asyncio.get_running_loop()
-        joined_at = loop.time()
-        connection = Connection(
-            AsgiTransport(scope, send),
-            outbox_bytes_max=self._settings.outbox_bytes_max,
-            now=joined_at,
-            session=session,
-            metrics=parts.metrics,
-            number=connection_id.get(),
-            flush=self._flush,
-        )
-        renewal = Renewal(parts, connection, credentials)
-        writer = asyncio.create_task(connection.run(room.catch_up))
-        code = 1006
-        try:
-            room.join(connection)
-            parts.sessions.enter(connection, room, address=self._address(scope))
-            parts.metrics.connections_opened += 1
-            log.info("connection_opened", extra={"room": room.name, "connection": connection.id, "user": session.user})
-            code = await _read(
-                room, connection, receive, parts.load, parts.tracer, credentials.headers.get("traceparent")
-            )
-        finally:
-            parts.sessions.leave(connection)
-            renewal.close()
-            code = connection.closing[0] if connection.closing else code
-            room.leave(connection, properly=code in GOODBYE_CODES or code in FINAL_CODES)
-            if connection.closing is None:
-                writer.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await writer
-            parts.metrics.note_close(code)
-            log.info(
-                "connection_closed",
-                extra={
-                    "room": room.name,
-                    "connection": connection.id,
-                    "code": code,
-                    "after_s": round(loop.time() - joined_at, 3),
-                    "frames_in": connection.frames_in,
-                    "bytes_in": connection.bytes_in,
-                },
-            )
-        return code
-
-
-class Renewal:
-    """Judges the fresh tokens that a client shows on its connection, one at a time; a later one replaces one that waits."""
-
-    def __init__(self, parts: Parts, connection: Connection, credentials: Credentials) -> None:
-        self._parts = parts
-        self._connection = connection
-        self._credentials = credentials
-        self._next: str | None = None
-        self._task: asyncio.Task[None] | None = None
-        connection.session.show_token = self.show
-
-    def show(self, token: str) -> None:
-        """A client shows a token. On a server that is open to all, that means nothing."""
-        if not self._parts.access.is_open:
-            self._next = token
-            if self._task is None or self._task.done():
-                self._task = asyncio.create_task(self._run())
-
-    def close(self) -> None:
-        """The client is gone."""
-        # Or each would keep the other until garbage is collected, which takes long after thousands have gone.
-        self._connection.session.show_token = ignore_token
-        if self._task is not None:
-            self._task.cancel()
-
-    async def _run(self) -> None:
-        while (token := self._next) is not None:
-            self._next = None
-            try:
-                grant = await self._parts.access.judge(replace(self._credentials, token=token))
-                self._parts.sessions.renew(self._connection, grant)
-            except SyncError as error:
-                # What it has goes on being good for as long as it is.
-                log.info("token_refused", extra={"connection": self._connection.id, "error": str(error)})
-                self._connection.notify(encode_denied(error.reason))
 
 
 def _client(address: str, credentials: Credentials) -> Hashable:
@@ -260,69 +189,29 @@ def _client(address: str, credentials: Credentials) -> Hashable:
     return address, credentials.room, hashlib.sha256(shown.encode(errors="replace")).digest()
 
 
-async def _read(
-    room: Room, connection: Connection, receive: Receive, load: Load, tracer: tracing.Tracer | None, link: str | None
-) -> int:
-    """Give the room what the client says until it is gone or has to go; returns the code it closed with.
-
-    Args:
-        room: Joined.
-        connection: The client's.
-        receive: ASGI's.
-        load: Of this node.
-        tracer: Makes spans, if there are to be any.
-        link: The traceparent that the client connected with.
-    """
+async def _read(visit: Visit, receive: Receive) -> None:
+    """Give a visit what its client says, until that is gone or has to go."""
     loop = asyncio.get_running_loop()
-    busy_s = 0.0
-    while True:
-        if busy_s >= SLICE_S:
-            # What has arrived is received without pausing, and may be many frames.
-            await asyncio.sleep(0)
-            busy_s = 0.0
-        message = await receive()
-        received_at = connection.received_at = loop.time()
-        if message["type"] == "websocket.disconnect":
-            return int(message.get("code", 1005))
-        frame = message.get("bytes")
-        if frame is None or connection.closing:
+    code, busy_s = ABNORMAL, 0.0
+    try:
+        while True:
+            if busy_s >= SLICE_S:
+                # What has arrived is received without pausing, and may be many frames.
+                await asyncio.sleep(0)
+                busy_s = 0.0
+            message = await receive()
+            received_at = loop.time()
+            if message["type"] == "websocket.disconnect":
+                code = int(message.get("code", NO_CODE))
+                return
+            frame = message.get("bytes")
             # Text frames come from clients that speak something beside y-websocket. They mean nothing here.
-            continue
-        connection.frames_in += 1
-        connection.bytes_in += len(frame)
-        try:
-            span = tracer.sample("receive", link=link) if tracer is not None and is_sync(frame) else None
-            if span is None:
-                rest = room.receive(connection, frame)
-                if rest is not None:
-                    await rest
-            else:
-                await _receive_traced(span, room, connection, frame)
-        except SyncError as error:
-            log.warning(
-                "connection_refused_message",
-                extra={
-                    "room": room.name,
-                    "connection": connection.id,
-                    "code": error.close_code,
-                    "error": str(error),
-                },
-            )
-            connection.close(error.close_code, error.reason)
-        except Exception:
-            log.exception("message_failed", extra={"room": room.name, "connection": connection.id})
-            connection.close(SyncError.close_code, SyncError.reason)
-        busy_s += loop.time() - received_at
-        if pause_s := load.pause_s(room.name, size=len(frame), receivers=len(room.connections)):
-            await asyncio.sleep(pause_s)
-
-
-async def _receive_traced(span: tracing.Span, room: Room, connection: Connection, frame: bytes) -> None:
-    span.describe(room=room.name, connection=connection.id, frame_bytes=len(frame))
-    with tracing.within(span):
-        rest = room.receive(connection, frame)
-        if rest is not None:
-            await rest
+            rest = visit.receive(frame) if frame is not None else None
+            if rest is not None:
+                await rest
+            busy_s += loop.time() - received_at
+    finally:
+        visit.gone(code)
 
 
 async def _refuse(scope: Scope, send: Send, error: SyncError) -> None:
@@ -339,44 +228,44 @@ async def _refuse(scope: Scope, send: Send, error: SyncError) -> None:
     await send({"type": "websocket.http.response.body", "body": f"{error.reason}\n".encode()})
 
 
-class FrameWriter(Protocol):
-    """Writes WebSocket frames without ASGI in between."""
+class ShortWay(Transport, Protocol):
+    """A client's way in and out without ASGI. The extension `TRANSPORT_EXTENSION` is one."""
 
-    def ready(self) -> bool:
-        """See `Transport.ready`."""
-
-    def write_frames(self, frames: Sequence[bytes]) -> None:
-        """See `Transport.write`."""
+    def serve(self, visit: Visit) -> None:
+        """Give a visit what its client says, until that is gone, beyond the end of the ASGI call."""
 
 
-class AsgiTransport(Transport):
-    """A client's way out through ASGI."""
+class AsgiTransport:
+    """A client's way out through ASGI: a `Transport`."""
 
-    def __init__(self, scope: Scope, send: Send) -> None:
+    ready = False
+    """See `Transport.ready`."""
+
+    def __init__(self, send: Send) -> None:
         self._send = send
-        extension = scope.get("extensions", {}).get(TRANSPORT_EXTENSION, {})
-        self._transport: asyncio.Transport | None = extension.get("transport")
-        self._writer: FrameWriter | None = extension.get("writer")
 
     async def send(self, frame: bytes) -> None:
+        """See `Transport.send`."""
         await self._put({"type": "websocket.send", "bytes": frame})
 
     async def close(self, code: int, reason: str) -> None:
+        """See `Transport.close`."""
         await self._put({"type": "websocket.close", "code": code, "reason": reason})
 
-    def ready(self) -> bool:
-        return self._writer is not None and self._writer.ready()
-
-    def write(self, frames: Sequence[bytes]) -> None:
-        assert self._writer is not None, "it is ready"
-        self._writer.write_frames(frames)
+    def write_wire(self, wire: bytes) -> None:
+        """See `Transport.write_wire`."""
+        raise AssertionError("it is never ready for that")
 
     def abort(self) -> None:
-        if self._transport is not None:
-            self._transport.abort()
+        """There is no way to, but whoever cancels what waits in `send` needs none."""
+
+    def is_closing(self) -> bool:
+        """See `Transport.is_closing`."""
+        return False
 
     def buffered_bytes(self) -> int:
-        return self._transport.get_write_buffer_size() if self._transport is not None else 0
+        """See `Transport.buffered_bytes`."""
+        return 0
 
     async def _put(self, message: Message) -> None:
         try:

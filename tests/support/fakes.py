@@ -10,7 +10,7 @@ import asyncio
 import functools
 import selectors
 from collections import Counter, deque
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from datetime import datetime
 from typing import Any, ParamSpec, TypeVar
@@ -138,6 +138,18 @@ async def until(condition: Callable[[], object], timeout_s: float = 60) -> None:
 # ---------------------------------------------------------------------------------------------------------- socket
 
 
+def frames_of(wire: bytes) -> Iterator[bytes]:
+    """The binary frames that a server wrote."""
+    while wire:
+        assert wire[0] == 0x82, wire[:2]
+        size, start = wire[1], 2
+        if size >= 126:
+            start = 4 if size == 126 else 10
+            size = int.from_bytes(wire[2:start])
+        yield wire[start : start + size]
+        wire = wire[start + size :]
+
+
 class FakeTransport:
     """A socket that keeps what it is sent, and blocks, resumes or breaks when told.
 
@@ -158,6 +170,7 @@ class FakeTransport:
         self.closed: tuple[int, str] | None = None
         self.aborted = False
         self.buffered = 0
+        self.broken = False
         self.window = window
         self.on_frame: Callable[[], object] = lambda: None
         self._moved = asyncio.Event()
@@ -189,13 +202,15 @@ class FakeTransport:
         self.frames.append(frame)
         self.on_frame()
 
+    @property
     def ready(self) -> bool:
         """See `Transport.ready`."""
         return self._short and not self._lost and self.window != 0 and self.closed is None
 
-    def write(self, frames: Sequence[bytes]) -> None:
-        """See `Transport.write`. It may be more than the window, of which nothing is left then."""
-        assert self.ready(), "that was asked before"
+    def write_wire(self, wire: bytes) -> None:
+        """See `Transport.write_wire`. It may be more than the window, of which nothing is left then."""
+        assert self.ready, "that was asked before"
+        frames = list(frames_of(wire))
         if self.window is not None:
             self.window = max(0, self.window - len(frames))
         for frame in frames:
@@ -212,6 +227,10 @@ class FakeTransport:
         """See `Transport.abort`."""
         self.aborted = True
         self.lose()
+
+    def is_closing(self) -> bool:
+        """See `Transport.is_closing`."""
+        return self.broken
 
     def buffered_bytes(self) -> int:
         """See `Transport.buffered_bytes`."""

@@ -272,9 +272,26 @@ async def test_a_flood_is_survived_beside_people_who_work(names: str, seconds: i
     assert {limit for limit in said if f"limit='{limit}'" in server.log} == said
 
 
+WITHOUT_GC = """
+import gc
+import sys
+
+from crdt_sync.cli import main
+
+gc.disable()
+sys.argv = ["crdt-sync", "serve"]
+sys.exit(main())
+"""
+
+
 async def test_waves_of_connections_leave_nothing_behind(tmp_path: Path) -> None:
-    """What the allocator doesn't give back to the system after the first, the others use again."""
-    async with ServerProcess(tmp_path, env={"CRDT_SYNC_LOG_LEVEL": "WARNING"}) as server:
+    """What the allocator doesn't give back to the system after the first, the others use again.
+
+    So it is without the garbage collector, too: between two of its rounds thousands may come and go.
+    """
+    script = tmp_path / "serve_without_gc.py"
+    script.write_text(WITHOUT_GC)
+    async with ServerProcess(tmp_path, env={"CRDT_SYNC_LOG_LEVEL": "WARNING"}, script=script) as server:
         # It listens before its event loop, which has sockets too, begins.
         async with await RawClient.connect(server.url, "first"):
             sockets, left = sockets_of(server) - 1, []

@@ -1,7 +1,6 @@
 """One client's way out. Laws over any sequence of events are in `property_tests/test_connection_laws.py`."""
 
 import asyncio
-from collections.abc import Sequence
 
 import pytest
 
@@ -44,9 +43,29 @@ def test_an_outbox_takes_no_more_than_its_bound() -> None:
 
     assert taken == [True, False, True, True]
     assert (outbox.size, len(outbox)) == (10, 3)
-    assert [outbox.take(), outbox.size] == [b"123456", 4]
+    assert [outbox.take_some(-1), outbox.size] == [[b"123456"], 4]
     outbox.clear()
     assert (outbox.size, len(outbox), outbox.put(b"x" * 10)) == (0, 0, True)
+
+
+@in_virtual_time
+async def test_once_writing_has_failed_the_rest_is_not_written(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(FakeTransport, "usual", True)
+    line = Line(outbox_bytes_max=10 * FLUSH_BYTES)
+    await turns()
+
+    def fail() -> None:
+        line.transport.broken = True
+        asyncio.get_running_loop().call_soon(line.transport.lose)
+
+    line.transport.on_frame = fail
+
+    for _ in range(5):
+        line.connection.relay(bytes(FLUSH_BYTES))
+    await turns()
+
+    # As many as go in one write.
+    assert len(line.transport.frames) == 2
 
 
 @in_virtual_time
@@ -77,9 +96,9 @@ class Short(FakeTransport):
 
     writes = 0
 
-    def write(self, frames: Sequence[bytes]) -> None:
+    def write_wire(self, wire: bytes) -> None:
         self.writes += 1
-        super().write(frames)
+        super().write_wire(wire)
 
 
 @in_virtual_time
@@ -104,7 +123,7 @@ async def test_what_is_relayed_in_one_turn_goes_out_in_one_write() -> None:
 @in_virtual_time
 async def test_a_client_that_can_not_be_written_to_is_closed_and_holds_up_nobody() -> None:
     class Broken(FakeTransport):
-        def write(self, frames: Sequence[bytes]) -> None:
+        def write_wire(self, wire: bytes) -> None:
             raise RuntimeError("a bug")
 
     flush, transports = Flush(), [Broken(short=True), FakeTransport(short=True)]
@@ -139,7 +158,7 @@ async def test_what_is_more_than_one_write_waits_for_the_client_to_read() -> Non
     transport.on_frame = lambda: None
     transport.resume()
     await turns()
-    assert (transport.writes, len(transport.frames)) == (1, 8)
+    assert (transport.writes, len(transport.frames)) == (2, 8)
     running.cancel()
 
 

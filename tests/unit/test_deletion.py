@@ -88,6 +88,7 @@ async def test_what_is_in_the_journal_is_kept_with_the_document() -> None:
         node.store.let_go("delete")
 
         assert await deleting
+        await turns()
 
         await ann.leave()
         await until(lambda: "room" not in node.rooms)

@@ -9,12 +9,15 @@ import pytest
 from starlette.types import Message
 
 from auth import CredentialInvalid, Credentials, Grant, KeysUnavailable, Right
+from crdt_sync.errors import DocumentGone
 from crdt_sync.gateway.access import Access
+from crdt_sync.gateway.cooldown import WAIT_S
 from crdt_sync.gateway.sync import SyncEndpoint
 from crdt_sync.limits import Limits
 from crdt_sync.load import Load
 from crdt_sync.metrics import Metrics
 from crdt_sync.revocations import Revocations
+from crdt_sync.rooms import Held
 from crdt_sync.sessions import Sessions
 from persistence.memory import MemoryStore
 from tests.support.fakes import in_virtual_time, quick_settings, running_node, turns
@@ -52,8 +55,8 @@ class Upgrade:
     async def send(self, message: Message) -> None:
         self.sent.append(message)
 
-    async def run(self) -> list[Message]:
-        await SyncEndpoint(quick_settings())(self.scope, self.events.get, self.send)
+    async def run(self, endpoint: SyncEndpoint | None = None) -> list[Message]:
+        await (endpoint or SyncEndpoint(quick_settings()))(self.scope, self.events.get, self.send)
         return self.sent
 
 
@@ -96,6 +99,28 @@ async def test_where_no_answer_can_be_given_the_upgrade_is_denied() -> None:
     assert await Upgrade(parts(), b"/trip-1").run() == [
         {"type": "websocket.close", "code": 4401, "reason": "credential invalid"}
     ]
+
+
+@in_virtual_time
+async def test_who_wants_a_deleted_document_is_told_so_on_its_websocket_and_waits_when_it_comes_again() -> None:
+    async def enter(name: str) -> Held:
+        raise DocumentGone(name)
+
+    made = parts(SimpleNamespace(while_open=nullcontext, enter=enter))
+    endpoint = SyncEndpoint(quick_settings())
+    loop = asyncio.get_running_loop()
+    began_at = loop.time()
+
+    sent = [await Upgrade(made, b"/trip-1?token=good").run(endpoint) for _ in range(2)]
+
+    assert sent == 2 * [
+        [
+            {"type": "websocket.accept", "subprotocol": None},
+            {"type": "websocket.close", "code": 4404, "reason": "document deleted"},
+        ]
+    ]
+    assert loop.time() - began_at == pytest.approx(WAIT_S)
+    assert made.limits.connections == 0
 
 
 @in_virtual_time

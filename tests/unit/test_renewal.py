@@ -6,7 +6,7 @@ from typing import Any, cast
 
 from auth.credentials import Credentials
 from crdt_sync.connection import Connection
-from crdt_sync.gateway.sync import Renewal
+from crdt_sync.gateway.visit import Renewal
 from tests.support.fakes import FakeTransport, in_virtual_time
 
 
