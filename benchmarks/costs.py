@@ -183,7 +183,7 @@ class _Counted:
 
     def cost(self, name: str, work: Work, unit: float) -> Cost:
         """Do a work, in rooms of its own, and count."""
-        with Clients(self._port, lambda room: YWebsocket(f"{name}-{room}")) as clients:
+        with Clients([self._port], lambda room: YWebsocket(f"{name}-{room}")) as clients:
             clients.connect(work.rooms, work.clients)
             steps = _Steps(clients, work)
             self._tell("instrumentation on", clients)
