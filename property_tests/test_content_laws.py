@@ -113,7 +113,7 @@ def check_forms(content: Content) -> None:
     to_text(content).encode()
 
 
-@pytest.mark.parametrize("histories", [200, pytest.param(5000, marks=[pytest.mark.long, pytest.mark.timeout(3600)])])
+@pytest.mark.parametrize("histories", [120, pytest.param(5000, marks=[pytest.mark.long, pytest.mark.timeout(3600)])])
 def test_content_is_what_real_yjs_shows_of_every_history(histories: int, yjs: Yjs) -> None:
     kinds_seen = set()
     for seed in range(histories):
@@ -161,7 +161,7 @@ def test_plain_json_is_what_to_json_of_real_yjs_returns(yjs: Yjs) -> None:
                 assert root == plain(loaded.content[name]), f"seed {seed}, {name}"
 
 
-@pytest.mark.parametrize("documents", [300, pytest.param(3000, marks=[pytest.mark.long, pytest.mark.timeout(3600)])])
+@pytest.mark.parametrize("documents", [200, pytest.param(3000, marks=[pytest.mark.long, pytest.mark.timeout(3600)])])
 def test_whatever_a_document_takes_can_be_shown(documents: int, yjs: Yjs) -> None:
     compared = 0
     for seed in range(documents):

@@ -45,7 +45,7 @@ async def server(tmp_path: Path, database_url: str) -> AsyncIterator[ServerProce
     ("database_url", "name"),
     [
         ("sqlite", "sveltecomponent"),
-        ("sqlite", "seph-blog1"),
+        pytest.param("sqlite", "seph-blog1", marks=pytest.mark.long),
         ("postgres", "sveltecomponent"),
         pytest.param("postgres", "seph-blog1", marks=pytest.mark.long),
     ],

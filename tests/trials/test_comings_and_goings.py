@@ -19,7 +19,7 @@ from tests.support.fakes import until
 from tests.support.raw import BINARY, CLOSE, PING, PONG, TEXT, frame
 from tests.support.server import ServerProcess
 
-VISITS = 300
+VISITS = 150
 AT_ONCE = 40
 UPGRADE = (
     b"GET /%s HTTP/1.1\r\nHost: 127.0.0.1\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
