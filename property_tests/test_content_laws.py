@@ -113,7 +113,7 @@ def check_forms(content: Content) -> None:
     to_text(content).encode()
 
 
-@pytest.mark.parametrize("histories", [120, pytest.param(5000, marks=[pytest.mark.long, pytest.mark.timeout(3600)])])
+@pytest.mark.parametrize("histories", [200, pytest.param(5000, marks=[pytest.mark.long, pytest.mark.timeout(3600)])])
 def test_content_is_what_real_yjs_shows_of_every_history(histories: int, yjs: Yjs) -> None:
     kinds_seen = set()
     for seed in range(histories):

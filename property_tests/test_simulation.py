@@ -21,7 +21,7 @@ from .simulation_mutants import MUTANTS, planted
 from .simulation_world import Failed
 
 ROOT = Path(__file__).parents[1]
-SEEDS, CHUNK = 500, 125
+SEEDS, CHUNK = 375, 125
 LONG = os.environ.get("SIMULATION_SEEDS", "0-200000")
 """Which seeds the long form runs, the last one excluded. Processes that share them share the work."""
 MUTANT_SEEDS = 300

@@ -1,7 +1,9 @@
 """A client that never reads, beside ten that do."""
 
 import asyncio
+import json
 import statistics
+import urllib.request
 from pathlib import Path
 
 import pytest
@@ -36,8 +38,9 @@ async def test_a_reader_that_does_not_read_costs_the_others_nothing_and_converge
 
                 beside_sleeper = await traffic(author, readers)
 
-                # An outbox of 1 MiB, one frame on its way, and what an allocator keeps.
-                assert server.rss_bytes() - rss_before < 12 * MIB
+                assert await asyncio.to_thread(largest_outbox, server) <= MIB
+                # That, one frame on its way, and what an allocator keeps; on a busy machine, other readers are late too.
+                assert server.rss_bytes() - rss_before < 30 * MIB
                 # A fan-out that waits for the sleeper would cost seconds; noise on a busy test machine costs this much.
                 assert beside_sleeper < 3 * usual + 0.05
                 received = await updates_until_quiet(sleeper)
@@ -71,6 +74,12 @@ async def test_a_reader_that_never_reads_is_closed(tmp_path: Path) -> None:
 
         key = await author.edit()
         await author.until(lambda: key in author.confirmed)
+
+
+def largest_outbox(server: ServerProcess) -> int:
+    """What waits in the server for the client that is furthest behind, in bytes."""
+    with urllib.request.urlopen(f"http://127.0.0.1:{server.port}/api/v1/connections?order=outbox", timeout=5) as answer:
+        return max(one["outbox_bytes"] for one in json.load(answer)["connections"])
 
 
 async def traffic(author: Editor, readers: list[Editor]) -> float:
