@@ -134,7 +134,7 @@ class WebSocketProtocol(asyncio.BufferedProtocol):
 
     def __init__(self, config: Config, server_state: ServerState, app_state: dict[str, Any], *, limits: Limits) -> None:
         self.ready = False
-        """Whether `write` may be called: the WebSocket is open, and its client reads."""
+        """Whether `write_wire` may be called: the WebSocket is open, and its client reads."""
         self.client: tuple[str, int] | None = None
         """Where it comes from."""
         self.transport: asyncio.Transport
@@ -260,7 +260,7 @@ class WebSocketProtocol(asyncio.BufferedProtocol):
                 self._end(ABNORMAL)
 
     async def _send(self, message: dict[str, Any]) -> None:
-        """ASGI's `send`: answers to the upgrade, and closing. Messages are for `write`.
+        """ASGI's `send`: answers to the upgrade, and closing. Messages go by `write_wire`.
 
         Raises:
             TransportClosed: The client is gone.
