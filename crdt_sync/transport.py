@@ -196,7 +196,8 @@ class WebSocketProtocol(asyncio.BufferedProtocol):
         refusal = _refusal(method, target, headers)
         if refusal is not None:
             self._limits.note("malformed_request", self.client)
-            self._refuse(*refusal)
+            status, why = refusal
+            self._refuse(status, why, [(b"Sec-WebSocket-Version", b"13")] if status == 426 else ())
             return
         self._key = dict(headers)[b"sec-websocket-key"]
         if early:

@@ -277,6 +277,8 @@ async def test_what_is_no_upgrade_is_refused(request_: dict[str, Any], status: i
     head, _, body = line.socket.written.partition(b"\r\n\r\n")
     assert head.startswith(b"HTTP/1.1 %d " % status)
     assert b"Content-Length: %d\r\n" % len(body) in head
+    # RFC 6455, 4.2.2: who speaks another version is told which is spoken here.
+    assert (b"\r\nSec-WebSocket-Version: 13\r\n" in head) == (status == 426)
     assert line.socket.lost
     assert (line.scope, line.guest.heard, line.limits.refused["malformed_request"]) == ({}, [], 1)
     assert not line.state.connections
