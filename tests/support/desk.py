@@ -44,6 +44,17 @@ class Desk:
         """Type all commands below a heading; they have to succeed. Returns what they print."""
         script = "".join(re.findall(r"```sh\n(.*?)```", self.sections[heading], re.DOTALL))
         assert script, heading
+        return await self.type(script, what=heading, url=url, env=env)
+
+    async def type(self, script: str, *, what: str, url: str = "", env: dict[str, str] | None = None) -> str:
+        """Type commands; they have to succeed. Returns what they print.
+
+        Args:
+            script: The commands.
+            what: What they are, for whoever looks into a failure.
+            url: The server that they mean by `http://127.0.0.1:1234`.
+            env: More environment.
+        """
         bash = shutil.which("bash")
         assert bash is not None
         process = await asyncio.create_subprocess_exec(
@@ -56,5 +67,5 @@ class Desk:
         )
         async with asyncio.timeout(60):
             out, err = await process.communicate()
-        assert process.returncode == 0, f"{heading}: {err.decode()}"
+        assert process.returncode == 0, f"{what}: {err.decode()}"
         return out.decode()

@@ -6,6 +6,8 @@ from pathlib import Path
 import crdt_sync
 from crdt_sync import Settings
 from crdt_sync import errors as all_errors
+from crdt_sync.gateway.operations import OPERATIONS
+from crdt_sync.gateway.probes import PATHS
 from crdt_sync.metrics import DEFINITIONS
 
 DOCS = Path(__file__).parents[2] / "docs"
@@ -54,10 +56,20 @@ def test_public_surface_is_the_documented_one() -> None:
     assert sorted(re.findall(r"^## `(\w+)", page, re.MULTILINE)) == sorted(crdt_sync.__all__)
 
 
-def test_links_between_pages_lead_somewhere() -> None:
-    for page in [*DOCS.rglob("*.md"), DOCS.parent / "README.md", DOCS.parent / "CHANGELOG.md"]:
-        for target in re.findall(r"\]\(([^)#:]+)(?:#[^)]*)?\)", page.read_text()):
-            assert (page.parent / target).exists(), f"{page.name}: {target}"
+def test_http_page_lists_every_request_with_its_right_and_query() -> None:
+    page = (DOCS / "reference/http.md").read_text()
+    rows = re.findall(r"^\| `([A-Z]+) ([^`?]+)([^|]*)\| ([a-z]+)(?: in `\*`)? \|", page, re.MULTILINE)
+    listed: dict[tuple[str, str], tuple[str, set[str]]] = {}
+    for method, path, rest, right in rows:
+        _, query = listed.get((method, path), ("", set()))
+        listed[method, path] = (right, query | set(re.findall(r"(\w+)=", rest)))
+
+    assert listed == {
+        (one.method, one.path): ("any" if one.any_room else one.right.name.lower(), set(one.query))
+        for one in OPERATIONS
+    }
+    others = set(re.findall(r"^\| `GET ([^`]+)`[^|]*\| [^|]* \|$", page, re.MULTILINE))
+    assert others == {"/", *PATHS, "/admin"}
 
 
 def test_metrics_page_lists_every_metric() -> None:
