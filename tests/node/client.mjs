@@ -12,6 +12,7 @@ import { WebsocketProvider as Provider15 } from 'y-websocket-1.5'
 import { WebsocketProvider as Provider30 } from 'y-websocket-3.0'
 import { WebsocketProvider as Provider31 } from 'y-websocket'
 import { WebsocketProvider as Provider40 } from '@y/websocket'
+import { attachConfirm } from '../../clients/js/index.js'
 import { content, dialects, edit, patch } from './dialects.mjs'
 
 // Stock clients tell the console about messages that they don't know, and refusals; nobody reads it here.
@@ -116,6 +117,29 @@ class Client {
     }
   }
 
+  // The plug-in of clients/js. `tokens` are what it is given one after the other, the last for ever; null stands for none to be had.
+  attach ({ tokens, storage, loaded }) {
+    const load = loaded === undefined ? undefined : new Promise(resolve => { this.loaded = resolve })
+    const token = tokens === undefined ? undefined : async () => {
+      const next = tokens.length > 1 ? tokens.shift() : tokens[0]
+      if (next === null) throw new Error('signed out')
+      return next
+    }
+    this.plugin = attachConfirm(this.provider, { token, storage: storage && storageOf(storage), loaded: load })
+    this.events = []
+    for (const event of ['change', 'saved', 'closed', 'denied', 'expiring']) {
+      this.plugin.on(event, value => {
+        this.changes++
+        if (event !== 'change') this.events.push(value === undefined ? event : [event, { ...value, error: undefined }])
+      })
+    }
+  }
+
+  report () {
+    const { state, unsaved, supported, lastSavedAt } = this.plugin
+    return { state, unsaved, supported, lastSavedAt, events: this.events.map(event => Array.isArray(event) ? event[0] : event) }
+  }
+
   stateVector () {
     return object(this.Y.decodeStateVector(this.Y.encodeStateVector(this.doc)))
   }
@@ -157,6 +181,13 @@ const timed = async (timeoutMs, what, promise) => {
   }
 }
 
+const storages = new Map()
+const storageOf = name => {
+  if (!storages.has(name)) storages.set(name, new Map())
+  const items = storages.get(name)
+  return { getItem: key => items.get(key) ?? null, setItem: (key, value) => items.set(key, value), removeItem: key => items.delete(key) }
+}
+
 const includes = (whole, part) => Object.entries(part).every(([key, value]) => isDeepStrictEqual(whole[key], value))
 
 // What a condition looks at, and whether it is satisfied: a list of both.
@@ -178,6 +209,8 @@ const conditions = {
   present: (client, wanted) => [client.states(), wanted.every(id => id in client.states())],
   absent: (client, wanted) => [client.states(), wanted.every(id => !(id in client.states()))],
   states: (client, wanted) => [client.states(), includes(client.states(), wanted)],
+  plugin: (client, wanted) => [client.report(), includes(client.report(), wanted)],
+  told: (client, wanted) => [client.report().events, wanted.every(event => client.report().events.includes(event))],
   opened: (client, wanted) => [client.opened, client.opened >= wanted],
   closes: (client, wanted) => [client.closes, client.closes.length >= wanted],
   refusals: (client, wanted) => [client.refusals, client.refusals.length >= wanted]
@@ -317,6 +350,13 @@ const withClient = {
     const started = performance.now()
     return client.confirm(timeoutMs).then(() => Math.round(performance.now() - started))
   },
+  attach: (client, request) => client.attach(request),
+  loaded: client => client.loaded(),
+  report: client => client.report(),
+  events: client => client.events,
+  saved: (client, { timeoutMs }) => timed(timeoutMs, 'promise that all is saved', client.plugin.saved()),
+  detach: client => client.plugin.destroy(),
+  evaluate: (client, { script }) => new Function('client', `return (${script})`)(client),
   wait: (client, { until, timeoutMs }) => wait(client, until, timeoutMs),
   destroy: (client, { client: name }) => {
     clients.delete(name)

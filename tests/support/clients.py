@@ -200,6 +200,49 @@ class NodeClient:
         """
         return int(await self._ask("confirm", timeoutMs=timeout_s * 1000)) / 1000
 
+    # -------------------------------------------------------------------------------------------- clients/js
+
+    async def attach(
+        self, *, tokens: Sequence[str | None] | None = None, storage: str | None = None, loaded: bool | None = None
+    ) -> None:
+        """Attach the plug-in of `clients/js`.
+
+        Args:
+            tokens: What it is given when it asks, one after the other, the last one for ever; None if there is none to be had.
+            storage: The name of what keeps its count, for all clients of this process.
+            loaded: With False it waits until `load` was called.
+        """
+        optional = {"tokens": tokens, "storage": storage, "loaded": loaded}
+        await self._ask("attach", **{key: value for key, value in optional.items() if value is not None})
+
+    async def load(self) -> None:
+        """The document has been loaded from where it is kept locally; see `attach`."""
+        await self._ask("loaded")
+
+    async def detach(self) -> None:
+        """`destroy` the plug-in."""
+        await self._ask("detach")
+
+    async def saved(self, *, timeout_s: float = 5) -> None:
+        """Wait as an application does that awaits `saved()`.
+
+        Raises:
+            ClientFailed: With what it was rejected with; or that took longer.
+        """
+        await self._ask("saved", timeoutMs=timeout_s * 1000)
+
+    async def report(self) -> dict[str, Any]:
+        """The plug-in's `state`, `unsaved`, `supported`, `lastSavedAt`, and `events` (names, without `change`)."""
+        return dict(await self._ask("report"))
+
+    async def events(self) -> list[Any]:
+        """Its events, as names or as name and value."""
+        return list(await self._ask("events"))
+
+    async def evaluate(self, script: str) -> Any:
+        """The value of a JavaScript expression, in which `client` is the one of `client.mjs`."""
+        return await self._ask("evaluate", script=script)
+
     # -------------------------------------------------------------------------------------------- edits
 
     async def edit(self, *edits: Mapping[str, Any]) -> None:
@@ -323,7 +366,8 @@ class NodeClient:
             timeout_s: How long at most.
             **until: Of the document `text`, `delta`, `array`, `map`, `xml`, of other roots `array:name` and so on
                 (equal), `text_length`, `covers` (a state vector); of the connection `synced`, `connected` (bool), `opened`, `closes`, `refusals` (at least so
-                many); of awareness `present`, `absent` (client ids), `states` (client id to state, at least these).
+                many); of awareness `present`, `absent` (client ids), `states` (client id to state, at least these); of the
+                plug-in `plugin` (parts of its `report`), `told` (names of events, at least these).
 
         Returns:
             The seconds it took.

@@ -1,0 +1,218 @@
+"""`clients/js`, the plug-in for stock providers: what it calls saved is stored, whatever happens in between."""
+
+import asyncio
+import contextlib
+import sqlite3
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.support.clients import NODE_VERSIONS, ClientFailed, NodeClient, NodeClients
+from tests.support.database import stored_updates
+from tests.support.proxy import Proxy
+from tests.support.server import ServerProcess
+from tests.support.yjs import Yjs
+
+
+@pytest.fixture(scope="module")
+def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerProcess]:
+    """For the tests that leave it alone; each has a room of its own."""
+    server = ServerProcess(tmp_path_factory.mktemp("server"))
+    asyncio.run(server.start())
+    yield server
+    asyncio.run(server.stop())
+    assert server.errors() == []
+
+
+@contextlib.contextmanager
+def locked(server: ServerProcess) -> Iterator[None]:
+    """The server can't store anything meanwhile."""
+    with contextlib.closing(sqlite3.connect(server.database_path, isolation_level=None)) as other:
+        other.execute("BEGIN IMMEDIATE")
+        yield
+        other.execute("ROLLBACK")
+
+
+async def attached(clients: NodeClients, url: str) -> dict[str, NodeClient]:
+    """A client of each version, each in a room of its own, with the plug-in."""
+    made = {version: await clients.create(url, f"trip-{version}", version) for version in NODE_VERSIONS}
+    for client in made.values():
+        await client.attach()
+    return made
+
+
+def stored_text(server: ServerProcess, yjs: Yjs, room: str) -> object:
+    """The text that is in the database."""
+    return yjs.apply(stored_updates(server.database_url, room), {"text": "text"}).content["text"]["string"]
+
+
+async def test_saved_is_said_only_after_the_commit(clients: NodeClients, tmp_path: Path, yjs: Yjs) -> None:
+    async with ServerProcess(tmp_path) as server:
+        everyone = await attached(clients, server.url)
+        for client in everyone.values():
+            await client.saved()
+
+        with locked(server):
+            for client in everyone.values():
+                await client.insert(0, "a")
+                await client.insert(1, "b")
+            await asyncio.sleep(0.5)
+            during = {version: await client.report() for version, client in everyone.items()}
+        for client in everyone.values():
+            await client.wait(plugin={"state": "saved", "unsaved": 0, "supported": True})
+        server.kill()
+
+        for version in NODE_VERSIONS:
+            assert (during[version]["state"], during[version]["unsaved"]) == ("saving", 2)
+            assert stored_text(server, yjs, f"trip-{version}") == "ab"
+
+
+async def test_edits_of_a_killed_server_are_unsaved_until_the_next_one_has_stored_them(
+    clients: NodeClients, tmp_path: Path, yjs: Yjs
+) -> None:
+    async with ServerProcess(tmp_path) as server:
+        everyone = await attached(clients, server.url)
+        for client in everyone.values():
+            await client.saved()
+        with locked(server):
+            for client in everyone.values():
+                await client.insert(0, "sent ")
+            await asyncio.sleep(0.3)
+            server.kill()
+        for client in everyone.values():
+            await client.wait(plugin={"state": "offline", "unsaved": 1})
+            await client.insert(5, "offline")
+            assert (await client.report())["unsaved"] == 2
+
+        await server.start()
+        await asyncio.gather(*(client.saved(timeout_s=10) for client in everyone.values()))
+        reports = {version: await client.report() for version, client in everyone.items()}
+        server.kill()
+
+        for version in NODE_VERSIONS:
+            assert (reports[version]["state"], reports[version]["unsaved"]) == ("saved", 0)
+            assert stored_text(server, yjs, f"trip-{version}") == "sent offline"
+
+
+async def test_a_reconnect_in_the_middle_of_a_confirmation_confirms_nothing(
+    clients: NodeClients, shared: ServerProcess, room: str
+) -> None:
+    async with Proxy(shared.port) as proxy:
+        ann = await clients.create(proxy.url(shared.url), room)
+        await ann.attach()
+        await ann.saved()
+
+        proxy.hold_answers()
+        await ann.insert(0, "a")
+        await asyncio.sleep(0.4)
+        held = await ann.report()
+        proxy.cut()
+        await ann.wait(plugin={"state": "offline"})
+        offline = await ann.report()
+        proxy.release_answers()
+        await ann.wait(plugin={"state": "saved", "unsaved": 0})
+
+    assert (held["state"], held["unsaved"]) == ("saving", 1)
+    assert (offline["state"], offline["unsaved"]) == ("offline", 1)
+
+
+async def test_a_thousand_edits_in_one_turn_are_asked_about_once(
+    clients: NodeClients, shared: ServerProcess, room: str
+) -> None:
+    ann = await clients.create(shared.url, room)
+    await ann.attach()
+    await ann.saved()
+    await ann.evaluate(
+        "(client.asked = 0, client.send0 = client.socket().send.bind(client.socket()),"
+        " client.socket().send = data => { if (data[0] === 102) client.asked++; client.send0(data) }, null)"
+    )
+
+    unsaved = await ann.evaluate(
+        "(Array.from({length: 1000}, () => client.doc.getText('text').insert(0, 'a')), client.plugin.unsaved)"
+    )
+    await ann.saved()
+
+    assert unsaved == 1000
+    assert (await ann.report())["unsaved"] == 0
+    assert await ann.evaluate("client.asked") == 1
+
+
+async def test_an_edit_while_a_confirmation_is_under_way_needs_another_one(
+    clients: NodeClients, tmp_path: Path
+) -> None:
+    async with ServerProcess(tmp_path) as server:
+        ann = await clients.create(server.url, "trip-1")
+        await ann.attach()
+        await ann.saved()
+
+        with locked(server):
+            await ann.insert(0, "a")
+            await asyncio.sleep(0.1)
+            await ann.insert(0, "b")
+            await ann.evaluate(
+                "(client.least = [], client.plugin.on('change', () => client.least.push(client.plugin.unsaved)), null)"
+            )
+        await ann.wait(plugin={"unsaved": 0, "state": "saved"})
+
+        assert await ann.evaluate("client.least") == [1, 0]
+
+
+async def test_what_is_loaded_locally_is_confirmed_but_not_counted(
+    clients: NodeClients, shared: ServerProcess, room: str
+) -> None:
+    other = await clients.create(shared.url, f"{room}-other")
+    await other.insert(0, "loaded")
+    state = (await other.encode_state()).hex()
+    ann = await clients.create(shared.url, room)
+    await ann.attach(loaded=False)
+
+    await asyncio.sleep(0.3)
+    before = await ann.report()
+    await ann.evaluate(f"client.Y.applyUpdate(client.doc, Buffer.from('{state}', 'hex'), {{ name: 'indexeddb' }})")
+    await ann.load()
+    await ann.wait(plugin={"state": "saved"})
+
+    assert (before["state"], before["unsaved"]) == ("saving", 0)
+    bob = await clients.create(shared.url, room)
+    await bob.wait(text="loaded")
+
+
+async def test_the_count_outlives_the_page(clients: NodeClients, shared: ServerProcess, room: str) -> None:
+    ann = await clients.create(shared.url, room, connect=False)
+    await ann.attach(storage=room)
+    await ann.insert(0, "a")
+    await ann.insert(1, "b")
+    state = (await ann.encode_state()).hex()
+    await ann.destroy()
+
+    again = await clients.create(shared.url, room, connect=False)
+    await again.attach(storage=room, loaded=False)
+    reloaded = await again.report()
+    await again.connect()
+    await again.wait(synced=True)
+    await asyncio.sleep(0.3)
+    synced = await again.report()
+    await again.evaluate(f"client.Y.applyUpdate(client.doc, Buffer.from('{state}', 'hex'), {{ name: 'indexeddb' }})")
+    await again.load()
+    await again.saved()
+    await again.destroy()
+    third = await clients.create(shared.url, room, connect=False)
+    await third.attach(storage=room)
+
+    assert (reloaded["state"], reloaded["unsaved"]) == ("offline", 2)
+    assert (synced["state"], synced["unsaved"]) == ("saving", 2)
+    assert (await third.report())["unsaved"] == 0
+
+
+async def test_misuse_is_an_error_that_says_what_to_do(clients: NodeClients) -> None:
+    ann = await clients.create("ws://127.0.0.1:1", "trip-1", connect=False)
+    await ann.attach()
+
+    with pytest.raises(ClientFailed, match="attached already"):
+        await ann.attach()
+    await ann.detach()
+    await ann.attach()
+    await ann.detach()
+    with pytest.raises(ClientFailed, match="destroyed"):
+        await ann.saved()
