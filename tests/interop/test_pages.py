@@ -29,6 +29,7 @@ CHECKED = {"json", "yaml", "ini", "promql", "text"}
 """What isn't for running. `text` is what a program prints, or a drawing; `promql` is read by tests/unit/test_monitoring.py."""
 
 ELSEWHERE = {
+    ("clients/js/README.md", "js"): "tests/interop/test_js_package.py",
     ("docs/how-to/administer.md", "sh"): "tests/interop/test_administer_page.py",
     ("docs/how-to/authenticate.md", "python"): "tests/unit/test_authenticate_page.py",
     ("docs/how-to/go-back-in-time.md", "sh"): "tests/interop/test_go_back_page.py",
