@@ -52,6 +52,7 @@ from .protocol import (
     SyncUpdate,
     decode,
     encode_awareness,
+    encode_denied,
     encode_step_1,
     encode_step_2,
     encode_update,
@@ -851,6 +852,9 @@ class Room:
             case QueryAwareness():
                 connection.answer_who()
             case Confirm(token):
+                if connection.session.refused_updates:
+                    # Not all that it has sent is stored, nor ever will be.
+                    return
                 # Up to the room's last update, not the client's: what the client sent may have been a repeat of
                 # something that came from elsewhere and isn't stored yet.
                 connection.expect_confirm()
@@ -873,6 +877,7 @@ class Room:
         if self._settings.read_only_updates == "close":
             raise ReadOnly("an update from a client that may only read")
         if connection.session.refused_updates == 1:
+            connection.notify(encode_denied(ReadOnly.reason))
             log.warning("updates_dropped", extra={"room": self.name, "connection": connection.id})
 
     def _schedule_awareness(self) -> None:

@@ -281,12 +281,16 @@ async def test_a_read_only_client_hears_everything_and_shows_its_cursor(guarded:
         assert seen == [ClientState(7, 1, b'{"cursor":3,"user":{"id":"bob"}}')]
 
 
-async def test_updates_of_a_read_only_client_can_be_dropped_instead(tmp_path: Path) -> None:
+async def test_updates_of_a_read_only_client_can_be_dropped_instead_and_are_not_confirmed(tmp_path: Path) -> None:
     async with ServerProcess(tmp_path, env=GUARDED | {"CRDT_SYNC_READ_ONLY_UPDATES": "drop"}) as server:
         async with await join(server, "trip-1", token("bob", {"*": "read"})) as bob:
-            await bob.send(WRITE)
-            await bob.send(WRITE)
             await answers(bob)
+            await bob.send(WRITE)
+            await bob.send(WRITE)
+            assert await bob.receive() == b"\x02\x00\x09read only"
+            await bob.send(CONFIRM)
+            with pytest.raises(TimeoutError):
+                await bob.receive(timeout_s=0.5)
             admin = token("root", {"*": "admin"})
             (found,) = (await request(server.url, "GET", "/api/v1/rooms/trip-1/connections", bearer=admin)).json[
                 "connections"
