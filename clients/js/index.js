@@ -4,15 +4,17 @@
  * After edits it sends a confirm message on the provider's socket. The server sends that back once everything that this
  * connection had sent before is stored. Nothing else counts as saved: that an edit was sent says little.
  *
- * Owns what is confirmed and what isn't. Leaves tokens to `tokens.js`, when to come back to `reconnects.js`, and bytes to
- * `messages.js`.
+ * Owns what is confirmed and what isn't. Leaves tokens to `tokens.js`, when to come back to `reconnects.js`, other tabs
+ * to `tabs.js`, and bytes to `messages.js`.
  *
  * @module crdt-sync-client
  */
 
 import { Count } from './count.js'
-import { CONFIRM, decode, encodeConfirm } from './messages.js'
+import { CONFIRM, decode, encodeConfirm, encodeUpdate } from './messages.js'
 import { Reconnects } from './reconnects.js'
+import { Tabs } from './tabs.js'
+import { later } from './timers.js'
 import { Tokens } from './tokens.js'
 
 const OPEN = 1 // WebSocket.OPEN, wherever the provider has its WebSocket from
@@ -24,6 +26,17 @@ const ANSWER_MS = 10_000
 const LOAD_MS = 2000
 
 const attached = new WeakSet()
+
+/**
+ * A provider's socket, and how far it is.
+ *
+ * @typedef {object} Link
+ * @property {WebSocket} socket
+ * @property {boolean} isOpen
+ * @property {boolean} isAsked The server has said what it has, and the provider has sent the rest
+ * @property {boolean} isLate It was open already when this got to know of it
+ * @property {() => void} leave Listen to it no more
+ */
 
 /**
  * Watch what a provider's document has that its server hasn't stored.
@@ -52,6 +65,7 @@ class Confirm {
   #provider
   #count
   #tokens
+  #tabs
   #listeners = new Map()
   #cleanups = []
   #destroyed = false
@@ -62,17 +76,30 @@ class Confirm {
   #edits // those changes that were made here
   #editsStored = 0
 
-  #link = null // the provider's socket: { socket, isAsked, isLate }
-  #waiting = null // the confirmation that is under way, one at a time
+  /** @type {Link | null} */
+  #link = null
+  /**
+   * The confirmation that is under way, one at a time, with what `#changes` and `#edits` were when it was asked for.
+   * @type {{ token: string, changes: number, edits: number, timer: any } | null}
+   */
+  #waiting = null
   #asking = false
   #session = Math.random().toString(36).slice(2)
   #number = 0
   #loading = false
+  /** @type {{ changes: number, resolve: () => void, reject: (error: Error) => void }[]} */
   #waiters = []
+  /** @type {Date | null} */
   #lastSavedAt = null
+  /** @type {boolean | null} */
   #supported = null
+  /** @type {unknown[]} */
   #told
 
+  /**
+   * @param {any} provider
+   * @param {import('./index.js').ConfirmOptions} options
+   */
   constructor (provider, { token, storage, loaded }) {
     this.#provider = provider
     this.#count = new Count(storage, `crdt-sync-unsaved:${provider.bcChannel}`)
@@ -81,10 +108,11 @@ class Confirm {
     this.#cleanups.push(() => attached.delete(provider))
     const emit = (event, value) => this.#emit(event, value)
     this.#tokens = new Tokens(provider, token, emit)
+    this.#tabs = new Tabs(provider, () => this.#askNow())
     const reconnects = new Reconnects(provider, this.#tokens)
-    this.#cleanups.push(() => reconnects.destroy(), () => this.#tokens.destroy())
+    this.#cleanups.push(() => reconnects.destroy(), () => this.#tabs.destroy(), () => this.#tokens.destroy())
 
-    this.#listen(provider.doc, 'update', (_update, origin, _doc, transaction) => this.#changed(origin, transaction))
+    this.#listen(provider.doc, 'update', (update, origin, _doc, transaction) => this.#changed(update, origin, transaction))
     this.#listen(provider.doc, 'destroy', () => this.destroy())
     this.#listen(provider, 'status', () => this.#look())
     this.#listen(provider, 'connection-close', event => {
@@ -125,7 +153,7 @@ class Confirm {
     if (this.#destroyed) return Promise.reject(new Error('destroyed: nobody knows any more what is saved'))
     const changes = this.#changes
     if (this.#changesStored >= changes && !this.#loading) return Promise.resolve()
-    return new Promise((resolve, reject) => this.#waiters.push({ changes, resolve, reject }))
+    return new Promise((resolve, reject) => { this.#waiters.push({ changes, resolve: () => resolve(undefined), reject }) })
   }
 
   on (event, listener) {
@@ -149,9 +177,12 @@ class Confirm {
 
   // ------------------------------------------------------------------------------------------ what happens
 
-  #changed (origin, transaction) {
-    // What comes by the socket is the server's already.
-    if (origin === this.#provider) return
+  #changed (update, origin, transaction) {
+    if (origin === this.#provider) {
+      // What comes by the socket is the server's already.
+      if (!this.#tabs.isHeard) return
+      this.#tabs.hold(update)
+    }
     this.#changes++
     // What other providers load or receive isn't an edit that was made here, but has to be stored all the same.
     if (transaction?.local || typeof origin !== 'object' || origin === null) {
@@ -178,12 +209,17 @@ class Confirm {
 
   #enterSocket (socket) {
     this.#leaveSocket()
-    const link = { socket, isOpen: false, isAsked: false, isLate: socket.readyState === OPEN }
     const heard = event => {
-      if (typeof event.data !== 'string') this.#heard(link, decode(new Uint8Array(event.data)))
+      if (typeof event.data === 'string') return
+      const frame = new Uint8Array(event.data)
+      this.#heard(link, decode(frame))
+      if (!this.#tabs.isHolding) return
+      this.#tabs.relayed(frame)
+      this.#ask()
     }
+    const leave = () => socket.removeEventListener('message', heard)
+    const link = { socket, isOpen: false, isAsked: false, isLate: socket.readyState === OPEN, leave }
     socket.addEventListener('message', heard)
-    link.leave = () => socket.removeEventListener('message', heard)
     this.#link = link
   }
 
@@ -200,6 +236,7 @@ class Confirm {
       // it answers, so whoever was attached too late to hear the one learns it from the other.
       case 'step1':
         link.isAsked = true
+        this.#tabs.take()
         return this.#ask()
       case 'step2':
         link.isAsked ||= link.isLate
@@ -254,9 +291,12 @@ class Confirm {
     if (this.#destroyed || this.#loading || this.#waiting !== null || this.#changesStored === this.#changes) return
     // Only on the socket that the provider sends on, and only once that has sent what the server lacked.
     if (!link?.isAsked || link.socket !== this.#provider.ws || link.socket.readyState !== OPEN) return
+    if (this.#tabs.isHolding) {
+      if (!this.#tabs.isDue) return
+      for (const update of this.#tabs.take()) link.socket.send(encodeUpdate(update))
+    }
     const token = `${this.#session}-${++this.#number}`
-    const timer = setTimeout(() => this.#unanswered(), ANSWER_MS)
-    timer.unref?.()
+    const timer = later(() => this.#unanswered(), ANSWER_MS)
     this.#waiting = { token, changes: this.#changes, edits: this.#edits, timer }
     link.socket.send(encodeConfirm(token))
   }
@@ -269,7 +309,7 @@ class Confirm {
   }
 
   #awaitLoad (loaded) {
-    const late = this.#count.inherited > 0 ? new Promise(resolve => setTimeout(resolve, LOAD_MS).unref?.()) : undefined
+    const late = this.#count.inherited > 0 ? new Promise(resolve => { later(() => resolve(null), LOAD_MS) }) : undefined
     const load = loaded ?? late
     if (load === undefined) return
     this.#loading = true

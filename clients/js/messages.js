@@ -3,6 +3,7 @@
  */
 
 const SYNC = 0
+const UPDATE = 2
 const AUTH = 2
 export const CONFIRM = 102
 
@@ -12,6 +13,15 @@ const EXPIRES = 2
 
 /** @param {string} token At most 64 bytes */
 export const encodeConfirm = token => Uint8Array.of(CONFIRM, ...text(token))
+
+/** @param {Uint8Array} update As a stock provider sends it */
+export const encodeUpdate = update => {
+  const head = [SYNC, UPDATE, ...uint(update.length)]
+  const bytes = new Uint8Array(head.length + update.length)
+  bytes.set(head)
+  bytes.set(update, head.length)
+  return bytes
+}
 
 /** @param {string} token A credential for the rest of the connection */
 export const encodeToken = token => Uint8Array.of(AUTH, TOKEN, ...text(token))

@@ -3,6 +3,7 @@
  */
 
 import { encodeToken } from './messages.js'
+import { later } from './timers.js'
 
 const OPEN = 1
 
@@ -16,6 +17,7 @@ export class Tokens {
   #ask
   #emit
   #askedAt = Date.now()
+  /** @type {Promise<string | undefined> | null} */
   #pending = null
   #timer
   #isAnswer = false
@@ -55,8 +57,7 @@ export class Tokens {
       if (!isAnswer) this.#emit('expiring', { seconds: message.seconds })
       if (message.seconds > RENEW_S || this.#ask === undefined) return
       clearTimeout(this.#timer)
-      this.#timer = setTimeout(() => this.#show(socket), isAnswer ? Math.max(1000, message.seconds * 500) : 0)
-      this.#timer.unref?.()
+      this.#timer = later(() => this.#show(socket), isAnswer ? Math.max(1000, message.seconds * 500) : 0)
     }
   }
 
@@ -91,12 +92,12 @@ export class Tokens {
 
   async #fetchOne () {
     try {
-      const token = await this.#ask()
+      const token = await this.#ask?.()
       if (typeof token !== 'string' || token === '') throw new TypeError('options.token gave no token')
       if (this.#destroyed) return undefined
       putToken(this.#provider, token)
       return token
-    } catch (error) {
+    } catch (/** @type {any} */ error) {
       if (!this.#destroyed) this.#emit('denied', { reason: `no fresh token: ${error?.message ?? error}`, error })
       return undefined
     }

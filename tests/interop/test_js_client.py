@@ -8,17 +8,28 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.api import GUARDED, token
 from tests.support.clients import NODE_VERSIONS, ClientFailed, NodeClient, NodeClients
 from tests.support.database import stored_updates
 from tests.support.proxy import Proxy
 from tests.support.server import ServerProcess
 from tests.support.yjs import Yjs
 
+READ_ONLY = "This user may not do that in this room. What the server refused is not stored."
+
+COUNT_SENT = (
+    "(client.sent = [], client.send0 = client.socket().send.bind(client.socket()),"
+    " client.socket().send = data => { client.sent.push(data); client.send0(data) }, null)"
+)
+
 
 @pytest.fixture(scope="module")
 def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerProcess]:
     """For the tests that leave it alone; each has a room of its own."""
-    server = ServerProcess(tmp_path_factory.mktemp("server"))
+    yield from running(ServerProcess(tmp_path_factory.mktemp("server")))
+
+
+def running(server: ServerProcess) -> Iterator[ServerProcess]:
     asyncio.run(server.start())
     yield server
     asyncio.run(server.stop())
@@ -32,6 +43,10 @@ def locked(server: ServerProcess) -> Iterator[None]:
         other.execute("BEGIN IMMEDIATE")
         yield
         other.execute("ROLLBACK")
+
+
+def is_pair(event: object) -> bool:
+    return isinstance(event, list)
 
 
 async def attached(clients: NodeClients, url: str) -> dict[str, NodeClient]:
@@ -123,10 +138,7 @@ async def test_a_thousand_edits_in_one_turn_are_asked_about_once(
     ann = await clients.create(shared.url, room)
     await ann.attach()
     await ann.saved()
-    await ann.evaluate(
-        "(client.asked = 0, client.send0 = client.socket().send.bind(client.socket()),"
-        " client.socket().send = data => { if (data[0] === 102) client.asked++; client.send0(data) }, null)"
-    )
+    await ann.evaluate(COUNT_SENT)
 
     unsaved = await ann.evaluate(
         "(Array.from({length: 1000}, () => client.doc.getText('text').insert(0, 'a')), client.plugin.unsaved)"
@@ -135,7 +147,7 @@ async def test_a_thousand_edits_in_one_turn_are_asked_about_once(
 
     assert unsaved == 1000
     assert (await ann.report())["unsaved"] == 0
-    assert await ann.evaluate("client.asked") == 1
+    assert await ann.evaluate("client.sent.filter(frame => frame[0] === 102).length") == 1
 
 
 async def test_an_edit_while_a_confirmation_is_under_way_needs_another_one(
@@ -203,6 +215,150 @@ async def test_the_count_outlives_the_page(clients: NodeClients, shared: ServerP
     assert (reloaded["state"], reloaded["unsaved"]) == ("offline", 2)
     assert (synced["state"], synced["unsaved"]) == ("saving", 2)
     assert (await third.report())["unsaved"] == 0
+
+
+async def test_edits_of_a_tab_that_cannot_send_them_are_sent_by_the_other_before_it_calls_them_saved(
+    clients: NodeClients, shared: ServerProcess, room: str
+) -> None:
+    tab = await clients.create(shared.url, room, tabs=True)
+    closing = await clients.create(shared.url, room, tabs=True)
+    await tab.attach()
+    await closing.attach()
+    await tab.saved()
+    await closing.abort(come_back=False)
+
+    await closing.insert(0, "a")
+    await tab.wait(text="a", plugin={"state": "saving", "unsaved": 0})
+    assert (await closing.report())["unsaved"] == 1
+    await closing.destroy()
+    await tab.saved()
+
+    bob = await clients.create(shared.url, room)
+    await bob.wait(text="a")
+
+
+async def test_edits_of_a_tab_that_sends_them_are_sent_once(
+    clients: NodeClients, shared: ServerProcess, room: str
+) -> None:
+    tab = await clients.create(shared.url, room, tabs=True)
+    other = await clients.create(shared.url, room, tabs=True)
+    await tab.attach()
+    await tab.saved()
+    sent = "client.sent.filter(frame => frame[0] === 0).length"
+    await tab.evaluate(COUNT_SENT)
+
+    await other.insert(0, "a")
+    await tab.wait(text="a")
+    await tab.saved(timeout_s=0.9)
+
+    assert await tab.evaluate(sent) == 0
+
+
+# ------------------------------------------------------------------------------------------ tokens and closing codes
+
+
+@pytest.fixture(scope="module")
+def guarded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerProcess]:
+    """Wants tokens."""
+    yield from running(ServerProcess(tmp_path_factory.mktemp("guarded"), env=GUARDED | {"CRDT_SYNC_JWT_LEEWAY_S": "0"}))
+
+
+async def test_a_fresh_token_is_shown_on_the_same_connection_before_the_old_one_ends(
+    clients: NodeClients, guarded: ServerProcess, room: str
+) -> None:
+    everyone = {}
+    for version in NODE_VERSIONS:
+        # Within a minute of its end, of which the server tells at once.
+        params = {"token": token(ttl_s=4)}
+        everyone[version] = await clients.create(
+            guarded.url, f"{room}-{version}", version, params=params, connect=False
+        )
+        await everyone[version].attach(tokens=[token(ttl_s=3600)])
+        await everyone[version].connect()
+    for client in everyone.values():
+        await client.wait(told=["expiring"], plugin={"state": "saved"})
+    await asyncio.sleep(4.5)
+
+    for client in everyone.values():
+        await client.insert(0, "later")
+        await client.saved()
+        assert (await client.status())["opened"] == 1
+        [expiring] = [value for event, value in filter(is_pair, await client.events()) if event == "expiring"]
+        assert expiring["seconds"] <= 4
+
+
+async def test_a_token_that_is_not_taken_is_told_and_the_next_connection_has_another_one(
+    clients: NodeClients, guarded: ServerProcess, room: str
+) -> None:
+    for version in ("1.5", "3.1"):
+        name = f"{room}-{version}"
+        ann = await clients.create(guarded.url, name, version, params={"token": token(ttl_s=2)}, connect=False)
+        # The second is for when the connection is closed with 4401.
+        await ann.attach(tokens=[token("eve", ttl_s=3600), token(ttl_s=3600)])
+        await ann.connect()
+        await ann.wait(told=["denied"])
+        await ann.wait(closes=1)
+        await ann.insert(0, "a")
+        await ann.saved(timeout_s=10)
+
+        status = await ann.status()
+        assert status["closes"][0]["code"] == 4401
+        assert "closed" not in (await ann.report())["events"]
+
+
+async def test_a_provider_stops_when_the_server_closes_it_for_good_and_nothing_is_called_saved(
+    clients: NodeClients, guarded: ServerProcess, room: str
+) -> None:
+    for version in NODE_VERSIONS:
+        bob = await clients.create(guarded.url, room, version, params={"token": token("bob", {"*": "read"})})
+        await bob.attach()
+        await bob.saved()
+
+        await bob.insert(0, "b")
+        with pytest.raises(ClientFailed, match=r"4403 read only.*may not do that"):
+            await bob.saved()
+        report, status = await bob.report(), await bob.status()
+        await asyncio.sleep(0.2)
+
+        assert (report["state"], report["unsaved"]) == ("offline", 1)
+        assert ["closed", {"code": 4403, "reason": "read only", "advice": READ_ONLY}] in await bob.events()
+        assert (status["shouldConnect"], (await bob.status())["opened"]) == (False, 1)
+
+
+async def test_what_the_server_drops_is_never_called_saved(clients: NodeClients, tmp_path: Path) -> None:
+    async with ServerProcess(tmp_path, env=GUARDED | {"CRDT_SYNC_READ_ONLY_UPDATES": "drop"}) as server:
+        bob = await clients.create(server.url, "trip-1", params={"token": token("bob", {"*": "read"})})
+        await bob.attach()
+        await bob.saved()
+
+        await bob.insert(0, "b")
+        await bob.wait(told=["denied"])
+        await asyncio.sleep(0.4)
+
+        report = await bob.report()
+        assert (report["state"], report["unsaved"]) == ("saving", 1)
+        assert ["denied", {"reason": "read only"}] in await bob.events()
+
+
+async def test_clients_of_a_server_that_is_gone_come_back_spread_over_time(
+    clients: NodeClients, tmp_path: Path
+) -> None:
+    waits_ms = "client.provider.maxBackoffTime"
+    async with ServerProcess(tmp_path) as server:
+        everyone = [await clients.create(server.url, "trip-1", version) for version in NODE_VERSIONS for _ in range(3)]
+        for client in everyone:
+            await client.attach()
+        server.kill()
+        await asyncio.gather(*(client.wait(closes=1) for client in everyone))
+        first = [await client.evaluate(waits_ms) for client in everyone]
+        await asyncio.gather(*(client.wait(closes=2) for client in everyone))
+        second = [await client.evaluate(waits_ms) for client in everyone]
+        await everyone[0].detach()
+
+    assert all(100 <= wait_ms <= 1000 for wait_ms in first)
+    assert max(first) - min(first) > 200
+    assert 1000 < max(second) <= 2500
+    assert await everyone[0].evaluate(waits_ms) == 2500
 
 
 async def test_misuse_is_an_error_that_says_what_to_do(clients: NodeClients) -> None:

@@ -70,8 +70,36 @@ async def test_readme_does_as_it_says(packed: Path, tmp_path: Path) -> None:
     assert said.endswith("saved 0\nend saved 0\n")
 
 
-@pytest.mark.parametrize("name", ["index.js", "messages.js", "count.js", "reconnects.js", "tokens.js"])
-def test_sources_use_no_package(name: str) -> None:
-    imported = re.findall(r"from '([^']+)'", (PACKAGE / name).read_text())
+def test_sources_use_no_package() -> None:
+    for source in PACKAGE.glob("*.js"):
+        imported = re.findall(r"from '([^']+)'", source.read_text())
 
-    assert all(one.startswith("./") for one in imported)
+        assert all(one.startswith("./") for one in imported), source
+
+
+def test_types_are_those_of_the_sources_and_of_every_stock_provider(packed: Path) -> None:
+    node = shutil.which("node")
+    assert node is not None
+    (packed / "consumer.ts").write_text((ROOT / "tests/node/consumer.ts").read_text())
+    (packed / "package.json").write_text('{"type": "module"}')
+    options = {
+        "noEmit": True,
+        "strict": True,
+        "noImplicitAny": False,
+        "allowJs": True,
+        "checkJs": True,
+        "skipLibCheck": True,
+        "preserveSymlinks": True,
+        "types": [],
+        "target": "es2022",
+        "module": "nodenext",
+        "lib": ["es2022", "dom"],
+    }
+    config = {"compilerOptions": options, "files": ["consumer.ts", str(PACKAGE / "index.js")]}
+    (packed / "tsconfig.json").write_text(json.dumps(config))
+
+    compiled = subprocess.run(
+        [node, "../node_modules/typescript/bin/tsc", "-p", "."], cwd=packed, capture_output=True, text=True, check=False
+    )
+
+    assert (compiled.stdout, compiled.returncode) == ("", 0)

@@ -35,7 +35,7 @@ const pause = ms => new Promise(resolve => setTimeout(resolve, ms))
 const turn = () => new Promise(resolve => setImmediate(resolve))
 
 class Client {
-  constructor ({ version, url, room, params = {}, connect = true, clientId, state, ca }) {
+  constructor ({ version, url, room, params = {}, connect = true, clientId, state, ca, tabs = false }) {
     const { Provider, dialect } = stock[version]
     this.dialect = dialect
     this.ca = ca
@@ -57,7 +57,7 @@ class Client {
     this.awarenessLog = []
     this.confirming = new Map()
     this.confirmations = 0
-    this.provider = new Provider(url, room, this.doc, { params, connect: false, disableBc: true, WebSocketPolyfill: this.watchedSocket() })
+    this.provider = new Provider(url, room, this.doc, { params, connect: false, disableBc: !tabs, WebSocketPolyfill: this.watchedSocket() })
     this.provider.messageHandlers[CONFIRM] = (_encoder, decoder) => this.confirmed(decoding.readVarUint8Array(decoder))
     this.doc.on('update', (update, origin) => {
       this.changes++

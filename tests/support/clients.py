@@ -425,6 +425,7 @@ class NodeClients:
         params: Mapping[str, str] | None = None,
         client_id: int | None = None,
         ca: str | None = None,
+        tabs: bool = False,
     ) -> NodeClient:
         """Make a stock npm client.
 
@@ -438,9 +439,10 @@ class NodeClients:
             params: For the query of its URL.
             client_id: Instead of a random one.
             ca: The authority that it trusts, as PEM, for `wss:`.
+            tabs: Whether it is a tab of a browser: those of one address and room hear of each other beside the server.
         """
         name = f"{version}/{next(self._names)}"
-        optional = {"state": state, "params": params, "clientId": client_id, "ca": ca}
+        optional = {"state": state, "params": params, "clientId": client_id, "ca": ca, "tabs": tabs}
         given = {key: value for key, value in optional.items() if value is not None}
         made = await self._node.ask(
             "create", client=name, version=version, url=url, room=room, connect=connect, **given
