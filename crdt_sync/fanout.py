@@ -4,21 +4,25 @@ Owns when that is. What is relayed in a quiet time goes out in the same turn of 
 clients, what follows within `SPACING_S` waits for its end: writing to a socket costs far more than what is written, so
 a hundred clients who type cost little more than one.
 
-All who get the same get the same bytes, which stand on the wire as they are; see `connection.Relayed`. Who must not get
-all of it, since some of it is its own, or can't be written to, gets frame by frame what it should have.
+All who get the same get the same bytes, which stand on the wire as they are; see `connection.Relayed`. Those of whom some
+of it is get the rest. Who can't be written to gets frame by frame what it should have.
 """
 
 import asyncio
 import logging
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 
 from .connection import FLUSH_BYTES, Connection, Relayed, on_the_wire
 from .errors import SyncError
 from .metrics import Metrics
 from .protocol import UPDATE_KIND, kind_of
 
-# The least time between two writes to the clients of a large room, in seconds. People see no difference below some 20 ms.
-SPACING_S = 0.005
+# The time between two writes to the clients of a large room, in seconds: their screens show a new picture no more often.
+SPACING_S = 0.016
+# With so many frames in it, a write costs each of them so little that waiting for more gains nothing.
+ENOUGH = 8
+# The least time between two writes.
+SPACING_MIN_S = 0.005
 # A room is large from so many clients on. Below, a turn of the event loop is all that is waited for.
 LARGE = 8
 # More than this isn't kept waiting.
@@ -65,47 +69,66 @@ class Fanout:
         self._frames.append(frame)
         self._senders.append(sender)
         self._size += len(frame)
-        if self._timer is None:
-            self._schedule()
-        elif self._size >= BATCH_BYTES:
+        if self._size >= BATCH_BYTES:
             self.flush()
+        elif len(self._frames) in (1, ENOUGH):
+            self._schedule()
 
     def flush(self) -> None:
         """Write what is collected. To be called before somebody comes who mustn't get it."""
-        if self._timer is None:
+        if not self._frames:
             return
-        self._timer.cancel()
-        self._timer = None
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
         frames, self._frames = self._frames, []
         senders, self._senders = self._senders, []
         self._size = 0
         now = self._written_at = self._loop.time()
         wire = b"".join([on_the_wire(frame) for frame in frames])
-        whole = 0
-        receivers = [0] * len(frames)
         large = len(wire) > self._wire_bytes_max
+        everything = range(len(frames))
         authors = set(senders)
+        whole = 0
+        # Of each frame: who was written to beside those, and who gets it later.
+        written = [0] * len(frames)
+        waiting = [0] * len(frames)
         for connection in self._connections:
+            due: Sequence[int] = everything
+            mine = wire
+            if connection in authors:
+                due = [index for index in everything if senders[index] is not connection]
+                if not due:
+                    continue
+                mine = b"".join([on_the_wire(frames[index]) for index in due])
             try:
-                if large or connection in authors or not connection.relay_wire(wire, now):
-                    for index, frame in enumerate(frames):
-                        receivers[index] += senders[index] is not connection and connection.relay(frame)
-                else:
+                if large or not connection.relay_wire(mine, now):
+                    for index in due:
+                        waiting[index] += connection.relay(frames[index])
+                elif due is everything:
                     whole += 1
+                else:
+                    for index in due:
+                        written[index] += 1
             except Exception:
                 # One client's trouble is not that of those behind it.
                 log.exception("flush_failed", extra={"connection": connection.id})
                 connection.close(SyncError.close_code, SyncError.reason)
-        for frame, count in zip(frames, receivers, strict=True):
-            self._count(frame, whole + count)
+        for frame, at_once, later in zip(frames, written, waiting, strict=True):
+            self._count(frame, whole + at_once + later)
             if frame.received_at is not None:
-                # Of those to which it goes in another way, the connection says so.
-                for _ in range(whole):
+                # Of those who get it later, the connection says so.
+                for _ in range(whole + at_once):
                     self._metrics.delivery_seconds.observe(now - frame.received_at)
 
     def _schedule(self) -> None:
         loop = self._loop
-        due = self._written_at + SPACING_S if len(self._connections) >= LARGE else 0.0
+        wait_s = 0.0
+        if len(self._connections) >= LARGE:
+            wait_s = SPACING_S if len(self._frames) < ENOUGH else SPACING_MIN_S
+        due = self._written_at + wait_s
+        if self._timer is not None:
+            self._timer.cancel()
         self._timer = loop.call_at(due, self.flush) if due > loop.time() else loop.call_soon(self.flush)
 
     def _count(self, frame: Relayed, receivers: int) -> None:
