@@ -129,6 +129,11 @@ def write_var_uint(value: int) -> bytes:
     assert 0 <= value <= MAX_SAFE_INTEGER, value
     if value < 128:
         return bytes((value,))
+    # Of what is written, most is a client's clock or the length of a message.
+    if value < 1 << 14:
+        return bytes((value & 127 | 128, value >> 7))
+    if value < 1 << 21:
+        return bytes((value & 127 | 128, value >> 7 & 127 | 128, value >> 14))
     out = bytearray()
     while value > 127:
         out.append(value & 127 | 128)

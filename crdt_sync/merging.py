@@ -59,10 +59,12 @@ def merging(rows: Iterable[bytes]) -> Iterator[tuple[bytes, bool]]:
 class _Client:
     """What one client has typed: structs one after the other, the last of which may go on."""
 
-    __slots__ = ("client", "count", "end", "expected", "first", "head", "parts", "right", "texts")
+    __slots__ = ("_begin", "_origin", "client", "count", "end", "expected", "first", "head", "parts", "right", "texts")
 
     def __init__(self, client: bytes, clock: int) -> None:
         self.client = client
+        self._begin = b"\1\1" + client
+        self._origin = b""
         # How a row begins that goes on with the last struct.
         self.expected = b""
         self.first = self.end = clock
@@ -75,18 +77,13 @@ class _Client:
         """Begin a struct, and say what its head is, up to its text, and which right origin is in it."""
         self.close()
         self.head, self.right = head, right
+        self._origin = (b"\xc4" if right else b"\x84") + self.client
 
     def go_on(self, text: bytes, units: int) -> None:
         """Add text to the last struct."""
         self.texts.append(text)
         self.end = end = self.end + units
-        client = self.client
-        self.expected = b"".join(
-            (
-                *(b"\1\1", client, write_var_uint(end)),
-                *(b"\xc4" if self.right else b"\x84", client, write_var_uint(end - 1), self.right),
-            )
-        )
+        self.expected = self._begin + write_var_uint(end) + self._origin + write_var_uint(end - 1) + self.right
 
     def close(self) -> None:
         if self.texts:
