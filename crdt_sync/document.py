@@ -446,7 +446,10 @@ class Document:
 
     def _is_ready(self, update: Update) -> bool:
         clocks = self._clocks
-        return all(clocks.get(client, 0) >= clock for client, clock in update.needs.items())
+        for client, clock in update.needs.items():  # noqa: SIM110 (a third of what `all` takes)
+            if clocks.get(client, 0) < clock:
+                return False
+        return True
 
     def _delete_early(self, deletes: Mapping[int, Sequence[tuple[int, int]]]) -> list[bytes]:
         """Delete what is there already, and the rest when it comes, as Yjs does while an update's items wait.

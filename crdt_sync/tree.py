@@ -231,6 +231,10 @@ class Tree:
             raise MisplacedUpdate(f"{client}:{clock} goes on beyond {known} where something else stands")
         runs = grown.runs.get(client)
         if runs is None:
+            mine = self._runs.get(client)
+            if mine is not None and mine.lists and mine.lists[-1] == where[0] and ref != TYPE:
+                # It is in the last run already.
+                return
             runs = grown.runs[client] = _Runs()
         runs.append(max(clock, known), where)
         if ref == TYPE:
