@@ -10,7 +10,7 @@ of it is get the rest. Who can't be written to gets frame by frame what it shoul
 
 import asyncio
 import logging
-from collections.abc import Collection, Sequence
+from collections.abc import Collection
 
 from .connection import FLUSH_BYTES, Connection, Relayed, on_the_wire
 from .errors import SyncError
@@ -85,31 +85,28 @@ class Fanout:
         senders, self._senders = self._senders, []
         self._size = 0
         now = self._written_at = self._loop.time()
-        wire = b"".join([on_the_wire(frame) for frame in frames])
+        wire = on_the_wire(frames[0]) if len(frames) == 1 else b"".join([on_the_wire(frame) for frame in frames])
         large = len(wire) > self._wire_bytes_max
-        everything = range(len(frames))
-        authors = set(senders)
+        authors = set(senders) if len(senders) > 1 else senders
         whole = 0
         # Of each frame: who was written to beside those, and who gets it later.
         written = [0] * len(frames)
         waiting = [0] * len(frames)
         for connection in self._connections:
-            due: Sequence[int] = everything
-            mine = wire
-            if connection in authors:
-                due = [index for index in everything if senders[index] is not connection]
+            try:
+                if not large and connection not in authors and connection.relay_wire(wire, now):
+                    whole += 1
+                    continue
+                due = [index for index, sender in enumerate(senders) if sender is not connection]
                 if not due:
                     continue
                 mine = b"".join([on_the_wire(frames[index]) for index in due])
-            try:
-                if large or not connection.relay_wire(mine, now):
-                    for index in due:
-                        waiting[index] += connection.relay(frames[index])
-                elif due is everything:
-                    whole += 1
-                else:
+                if not large and connection.relay_wire(mine, now):
                     for index in due:
                         written[index] += 1
+                else:
+                    for index in due:
+                        waiting[index] += connection.relay(frames[index])
             except Exception:
                 # One client's trouble is not that of those behind it.
                 log.exception("flush_failed", extra={"connection": connection.id})
@@ -122,14 +119,15 @@ class Fanout:
                     self._metrics.delivery_seconds.observe(now - frame.received_at)
 
     def _schedule(self) -> None:
-        loop = self._loop
-        wait_s = 0.0
-        if len(self._connections) >= LARGE:
-            wait_s = SPACING_S if len(self._frames) < ENOUGH else SPACING_MIN_S
-        due = self._written_at + wait_s
         if self._timer is not None:
             self._timer.cancel()
-        self._timer = loop.call_at(due, self.flush) if due > loop.time() else loop.call_soon(self.flush)
+        loop = self._loop
+        if len(self._connections) >= LARGE:
+            due = self._written_at + (SPACING_S if len(self._frames) < ENOUGH else SPACING_MIN_S)
+            if due > loop.time():
+                self._timer = loop.call_at(due, self.flush)
+                return
+        self._timer = loop.call_soon(self.flush)
 
     def _count(self, frame: Relayed, receivers: int) -> None:
         kind = kind_of(frame)

@@ -85,6 +85,12 @@ class Reader:
             if len(self._left) < self._needed:
                 return []
             data, self._left = bytes(self._left), None
+        elif len(data) >= 6 and data[0] == 0x82 and not self.fragments:
+            # Nearly always: one small message, whole.
+            size = data[1] - 0x80
+            if len(data) == 6 + size and size < 126 and size <= self._bytes_max:
+                self.frames += 1
+                return [(BINARY, apply_mask(data[6:], data[2:6]))]
         messages: list[Message] = []
         pos = 0
         try:

@@ -54,6 +54,10 @@ class Level(IntEnum):
     WRITERS_SLOWED = 3
 
 
+# Asked for each message; see `document.NEW`.
+WRITERS_SLOWED = Level.WRITERS_SLOWED
+
+
 @dataclass(frozen=True, slots=True)
 class Sample:
     """What was measured at one moment."""
@@ -190,7 +194,7 @@ class Load:
     def pause_s(self, room: str, *, size: int, receivers: int) -> float:
         """Count a message of a client, and say for how long the next shouldn't be read; 0 as a rule."""
         self._work.add(room, size, receivers)
-        if self.level < Level.WRITERS_SLOWED or room not in self._work.heaviest:
+        if self.level < WRITERS_SLOWED or room not in self._work.heaviest:
             return 0.0
         self.limits.note("writers_slowed", room)
         return PAUSE_S

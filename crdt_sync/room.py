@@ -24,7 +24,7 @@ from persistence import Stored
 from . import tracing
 from .awareness import KEEP_ALIVE, Awareness, ClientState, read_states
 from .connection import Connection, Relayed, Wants
-from .document import LIGHT_BYTES, Document, Outcome, State
+from .document import LIGHT_BYTES, NEW, REPEAT, Document, Outcome, State
 from .errors import (
     DocumentBroken,
     DocumentFull,
@@ -414,7 +414,7 @@ class Room:
         span = tracing.current.get() if self.traced else None
         if span is not None:
             span.step("apply", outcome=outcome.name, update_bytes=len(update))
-        if outcome is Outcome.REPEAT:
+        if outcome is REPEAT:
             return
         self.content_bytes += len(update)
         self._ticket = self._journal.add(self, update, user=user)
@@ -423,7 +423,7 @@ class Room:
         self.others.accepted(update)
         # What waits is shown to nobody before it is released. Whether others could load it isn't known before, they
         # couldn't show it either, and both Yjs and pycrdt may leave it pending for good if it comes too early.
-        if outcome is Outcome.NEW:
+        if outcome is NEW:
             self._relay(update, sender)
         for released in self._document.released:
             self._relay(released, None)
@@ -441,19 +441,19 @@ class Room:
             ProtocolError: Not an update that this version takes. Nothing changed.
         """
         if self.broken:
-            return Outcome.REPEAT
+            return REPEAT
         return self._take_over(update, self._apply_accepted(update), adopt)
 
     async def accept_from_elsewhere_in_turns(self, update: bytes, *, adopt: bool) -> Outcome:
         """Like `accept_from_elsewhere`, without holding up other rooms, however large the update is."""
         async with self._in_pieces_alone():
             if self.broken:
-                return Outcome.REPEAT
+                return REPEAT
             try:
                 outcome = await self._turns.take_large(self._document.restoring(update))
             except DocumentBroken as error:
                 self.fail(error)
-                return Outcome.REPEAT
+                return REPEAT
             return self._take_over(update, outcome, adopt)
 
     def is_light(self, update: bytes) -> bool:
@@ -464,15 +464,15 @@ class Room:
         span = tracing.current.get() if self.traced else None
         if span is not None:
             span.step("apply", outcome=outcome.name, update_bytes=len(update))
-        if outcome is not Outcome.REPEAT:
+        if outcome is not REPEAT:
             self.content_bytes += len(update)
-        if outcome is Outcome.NEW:
+        if outcome is NEW:
             self._relay(update, None)
         for released in self._document.released:
             self._relay(released, None)
         if span is not None:
             span.step("relay", receivers=len(self.connections))
-        if outcome is not Outcome.REPEAT and adopt:
+        if outcome is not REPEAT and adopt:
             self.adopt(update)
         return outcome
 
@@ -617,7 +617,7 @@ class Room:
         changed = False
         try:
             async for update in unhurried(updates):
-                changed |= not self.broken and await self._apply_stored(update) is not Outcome.REPEAT
+                changed |= not self.broken and await self._apply_stored(update) is not REPEAT
             if self.broken:
                 return
             if changed:
@@ -790,7 +790,7 @@ class Room:
             return self._document.restore(update)
         except DocumentBroken as error:
             self.fail(error)
-            return Outcome.REPEAT
+            return REPEAT
         finally:
             self._document.bound_waiting(self._settings.waiting_bytes_max)
 

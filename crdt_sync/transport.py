@@ -23,7 +23,6 @@ import hashlib
 import logging
 import random
 from collections.abc import Awaitable, Callable, Sequence
-from enum import IntEnum
 from http import HTTPStatus
 from typing import Any, Protocol, cast
 from urllib.parse import unquote
@@ -71,24 +70,20 @@ class Visitor(Protocol):
         """There will be no more messages. Called once; `code` as in `connection_closed`."""
 
 
-class _State(IntEnum):
-    ANSWERING = 0
-    OPEN = 1
-    ENDING = 2
-    """One side has said that it goes, or one should have."""
+# Plain numbers: to look a member of an enum up takes Python 3.11 longer than the rest of what is done with it, for each message.
+_ANSWERING = 0
+_OPEN = 1
+# One side has said that it goes, or one should have.
+_ENDING = 2
 
-
-class _Pause(IntEnum):
-    """Why a socket isn't read, as bits."""
-
-    BUSY = 1
-    """What it sent takes time."""
-    SLOWED = 2
-    """It sends too fast."""
-    OVER = 4
-    """For good."""
-    EARLY = 8
-    """What it sent before it was let in comes first."""
+# Why a socket isn't read, as bits. What it sent takes time:
+_BUSY = 1
+# It sends too fast:
+_SLOWED = 2
+# For good:
+_OVER = 4
+# What it sent before it was let in comes first:
+_EARLY = 8
 
 
 class WebSocketProtocol(asyncio.BufferedProtocol):
@@ -149,7 +144,7 @@ class WebSocketProtocol(asyncio.BufferedProtocol):
         self._loop = asyncio.get_running_loop()
         self._intake = Intake(limits.settings, now=self._loop.time())
         self._reader = Reader(config.ws_max_size)
-        self._state = _State.ANSWERING
+        self._state = _ANSWERING
         self._key = b""
         # Status and headers of an answer to the upgrade that isn't complete.
         self._answer: tuple[int, list[tuple[bytes, bytes]]] | None = None
@@ -253,10 +248,10 @@ class WebSocketProtocol(asyncio.BufferedProtocol):
             pass
         except Exception:
             log.exception("upgrade_failed")
-            if self._state is _State.ANSWERING:
+            if self._state == _ANSWERING:
                 self._refuse(500, "")
         finally:
-            if self._visitor is None and self._state is not _State.ENDING:
+            if self._visitor is None and self._state != _ENDING:
                 self._close()
                 self._end(ABNORMAL)
 
@@ -269,9 +264,9 @@ class WebSocketProtocol(asyncio.BufferedProtocol):
         if self._code is not None:
             raise TransportClosed
         kind = message["type"]
-        if kind == "websocket.close" and self._state is _State.OPEN:
+        if kind == "websocket.close" and self._state == _OPEN:
             await self.close(message.get("code", 1000), message.get("reason") or "")
-        elif self._state is not _State.ANSWERING:
+        elif self._state != _ANSWERING:
             raise RuntimeError(f"unexpected ASGI message {kind!r}")
         elif kind == "websocket.accept":
             self._accept(message.get("subprotocol"), message.get("headers", ()))
@@ -293,7 +288,7 @@ class WebSocketProtocol(asyncio.BufferedProtocol):
             answer.append(b"Sec-WebSocket-Protocol: " + subprotocol.encode("latin-1") + b"\r\n")
         answer += [name + b": " + value + b"\r\n" for name, value in headers]
         self.transport.write(b"".join([*answer, b"\r\n"]))
-        self._state = _State.OPEN
+        self._state = _OPEN
         self.ready = True
         self._schedule_ping()
         if self._early:
@@ -319,7 +314,7 @@ class WebSocketProtocol(asyncio.BufferedProtocol):
     async def send(self, frame: bytes) -> None:
         """See `connection.Transport`."""
         while not self.ready:
-            if self._state is not _State.OPEN:
+            if self._state != _OPEN:
                 raise TransportClosed
             self._writable = self._loop.create_future()
             try:
@@ -330,7 +325,7 @@ class WebSocketProtocol(asyncio.BufferedProtocol):
 
     async def close(self, code: int, reason: str) -> None:
         """See `connection.Transport`. Whoever doesn't answer in time is dropped."""
-        if self._state is _State.OPEN:
+        if self._state == _OPEN:
             self.transport.write(write_close(code, reason))
             self._end(code)
 
@@ -352,7 +347,7 @@ class WebSocketProtocol(asyncio.BufferedProtocol):
 
     def resume_writing(self) -> None:
         """It does again."""
-        self.ready = self._state is _State.OPEN
+        self.ready = self._state == _OPEN
         self._wake()
 
     def _wake(self) -> None:
@@ -369,7 +364,7 @@ class WebSocketProtocol(asyncio.BufferedProtocol):
     def buffer_updated(self, nbytes: int) -> None:
         """The transport has read something."""
         data = bytes(_view[:nbytes])
-        if self._state is _State.ANSWERING:
+        if self._state == _ANSWERING:
             self._take_early(data)
         else:
             self._read(data)
@@ -377,7 +372,7 @@ class WebSocketProtocol(asyncio.BufferedProtocol):
     def _take_early(self, data: bytes) -> None:
         """Who says something before it is let in isn't read any further until it is."""
         self._early += data
-        self._pause(_Pause.EARLY)
+        self._pause(_EARLY)
 
     def _read_early(self) -> None:
         """Read it a piece in each turn: HTTP is read in large ones."""
@@ -386,10 +381,10 @@ class WebSocketProtocol(asyncio.BufferedProtocol):
         if self._early:
             self._loop.call_soon(self._read_early)
         else:
-            self._go_on(_Pause.EARLY)
+            self._go_on(_EARLY)
 
     def _read(self, data: bytes) -> None:
-        if self._pauses & _Pause.OVER:
+        if self._pauses & _OVER:
             return
         reader = self._reader
         frames = reader.frames
@@ -421,9 +416,9 @@ class WebSocketProtocol(asyncio.BufferedProtocol):
             self._slow(wait_s)
 
     def _deliver(self, message: bytes) -> None:
-        if self._state is not _State.OPEN:
+        if self._state != _OPEN:
             return
-        if self._pauses & _Pause.BUSY:
+        if self._pauses & _BUSY:
             self._backlog.append(message)
         elif self._visitor is not None:
             rest = self._visitor.receive(message)
@@ -431,7 +426,7 @@ class WebSocketProtocol(asyncio.BufferedProtocol):
                 self._wait_for(rest)
 
     def _wait_for(self, rest: Awaitable[None]) -> None:
-        self._pause(_Pause.BUSY)
+        self._pause(_BUSY)
         self._rest = self._loop.create_task(self._finish(rest))
 
     async def _finish(self, rest: Awaitable[None]) -> None:
@@ -451,14 +446,14 @@ class WebSocketProtocol(asyncio.BufferedProtocol):
         finally:
             self._backlog.clear()
             self._rest = None
-            self._go_on(_Pause.BUSY)
+            self._go_on(_BUSY)
             if self._code is not None:
                 self._say_gone()
 
     def _control(self, kind: int, payload: bytes) -> None:
         if kind == CLOSE:
             self._take_close(payload)
-        elif self._state is not _State.OPEN:
+        elif self._state != _OPEN:
             return
         elif kind == PING:
             if not self.is_closing() and self.transport.get_write_buffer_size() <= PONG_BUFFER_BYTES_MAX:
@@ -467,7 +462,7 @@ class WebSocketProtocol(asyncio.BufferedProtocol):
             self._schedule_ping()
 
     def _take_close(self, payload: bytes) -> None:
-        if self._state is _State.OPEN:
+        if self._state == _OPEN:
             try:
                 code = read_close(payload)
             except InvalidFrame as error:
@@ -478,12 +473,12 @@ class WebSocketProtocol(asyncio.BufferedProtocol):
         # Now both have said it.
         self._close()
 
-    def _pause(self, why: _Pause) -> None:
+    def _pause(self, why: int) -> None:
         if not self._pauses:
             self.transport.pause_reading()
         self._pauses |= why
 
-    def _go_on(self, why: _Pause) -> None:
+    def _go_on(self, why: int) -> None:
         if self._pauses & why:
             self._pauses &= ~why
             if not self._pauses and not self.transport.is_closing():
@@ -491,10 +486,10 @@ class WebSocketProtocol(asyncio.BufferedProtocol):
 
     def _slow(self, wait_s: float) -> None:
         self._limits.note("slowed", self.client)
-        self._pause(_Pause.SLOWED)
+        self._pause(_SLOWED)
         if self._resume is not None:
             self._resume.cancel()
-        self._resume = self._loop.call_later(wait_s, self._go_on, _Pause.SLOWED)
+        self._resume = self._loop.call_later(wait_s, self._go_on, _SLOWED)
 
     def _bound(self) -> None:
         if len(self._reader.fragments) > FRAGMENTS_MAX:
@@ -544,17 +539,17 @@ class WebSocketProtocol(asyncio.BufferedProtocol):
 
     def _fail(self, code: int, reason: str) -> None:
         """Close because of what the client sent, and read nothing more: one that floods doesn't stop for it."""
-        if self._state is _State.OPEN:
+        if self._state == _OPEN:
             self.transport.write(write_close(code, reason))
         self._reader.forget()
         self._hold(0)
-        self._pause(_Pause.OVER)
+        self._pause(_OVER)
         # Not at once: a socket that is closed with bytes unread is reset, and the client may lose the close frame.
         self._end(code, within_s=LINGER_S)
 
     def _end(self, code: int, *, within_s: float = GONE_S) -> None:
         """It has come to its end: tell whom it concerns, and see to it that the socket follows."""
-        self._state = _State.ENDING
+        self._state = _ENDING
         self.ready = False
         self._stop_pinging()
         if self._end_timer is None or within_s < GONE_S:
@@ -601,14 +596,14 @@ class WebSocketProtocol(asyncio.BufferedProtocol):
         self.write_wire = _nowhere.write
         # What it sent before it was let in may not have been read to its end.
         self._early = b""
-        self._pause(_Pause.OVER)
+        self._pause(_OVER)
 
     def shutdown(self) -> None:
         """The server ends."""
-        if self._state is _State.OPEN:
+        if self._state == _OPEN:
             self.transport.write(write_close(1012, ""))
             self._end(1012)
-        elif self._state is _State.ANSWERING:
+        elif self._state == _ANSWERING:
             self._refuse(500, "")
         self._close()
 

@@ -198,7 +198,11 @@ async def test_nobody_hears_its_own_whoever_else_is_in_the_batch() -> None:
     assert crowd.heard(bob)[1:] == [update(n) for n in (1, 3, 4)]
     for other in others:
         assert crowd.heard(other)[1:] == [update(n) for n in range(1, 6)]
-    assert [[count for _, count in crowd.sockets[each].writes] for each in (ann, bob, others[0])] == [[1, 3], [1, 3], [1, 5]]
+    assert [[count for _, count in crowd.sockets[each].writes] for each in (ann, bob, others[0])] == [
+        [1, 3],
+        [1, 3],
+        [1, 5],
+    ]
 
 
 @in_virtual_time
