@@ -209,19 +209,25 @@ def test_what_a_client_sends_means_what_it_means_to_websockets(sent: list[Sent],
 
 
 @given(FRAMES, CUTS)
+@example([Sent(client_frame(BINARY, b"", fin=False)), Sent(client_frame(BINARY, b""))], [3])
+@example([Sent(client_frame(BINARY, b"x" * 126, length_bytes=2)[:132])], [200])
 @settings(max_examples=200, deadline=None)
 def test_how_it_is_cut_makes_no_difference(sent: list[Sent], sizes: list[int]) -> None:
     data = b"".join(sent)
 
-    whole, cut = Reader(BYTES_MAX), Reader(BYTES_MAX)
-    at_once = whole.read(data)
-    bit_by_bit = [message for piece in pieces_of(data, sizes) for message in cut.read(piece)]
+    for bytes_max in (BYTES_MAX, 20):
+        whole = Reader(bytes_max)
+        at_once = whole.read(data)
+        # As a client that has time sends them, each frame comes by itself.
+        for pieces in (pieces_of(data, sizes), sent):
+            cut = Reader(bytes_max)
+            bit_by_bit = [message for piece in pieces for message in cut.read(piece)]
 
-    assert bit_by_bit == at_once
-    assert (cut.error and cut.error.code) == (whole.error and whole.error.code)
-    assert cut.frames == whole.frames
-    if whole.error is None:
-        assert cut.held == whole.held
+            assert bit_by_bit == at_once
+            assert (cut.error and cut.error.code) == (whole.error and whole.error.code)
+            assert cut.frames == whole.frames
+            if whole.error is None:
+                assert cut.held == whole.held
 
 
 @given(FRAMES, CUTS)
