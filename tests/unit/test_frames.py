@@ -10,6 +10,7 @@ from crdt_sync.frames import (
     PING,
     PONG,
     TEXT,
+    TOO_BIG,
     InvalidFrame,
     Reader,
     read_close,
@@ -34,6 +35,16 @@ def test_a_frame_in_single_bytes_is_a_message_at_its_last_byte() -> None:
 
     assert found == [[]] * (len(HELLO) - 1) + [[(TEXT, b"Hello")]]
     assert (reader.held, reader.frames) == (0, 1)
+
+
+@pytest.mark.parametrize("size", [0, 3, 4, 125, 126])
+def test_a_frame_by_itself_is_bounded_like_any_other(size: int) -> None:
+    reader = Reader(3)
+
+    found = reader.read(frame(BINARY, bytes(size)))
+
+    assert found == ([(BINARY, bytes(size))] if size <= 3 else [])
+    assert (reader.error and reader.error.code) == (None if size <= 3 else TOO_BIG)
 
 
 def test_many_frames_in_one_piece_are_as_many_messages() -> None:
