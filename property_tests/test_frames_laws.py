@@ -194,6 +194,7 @@ CUTS = st.lists(st.integers(1, 5000), min_size=1, max_size=5)
 @given(FRAMES, CUTS)
 @example([Sent(client_frame(BINARY, b"x" * 65_536))], [1])
 @example([Sent(client_frame(BINARY, b"", fin=False)), Sent(client_frame(BINARY, b""))], [3])
+@example([Sent(client_frame(BINARY, b"x" * 124, length_bytes=2))], [3])
 @settings(max_examples=300, deadline=None)
 def test_what_a_client_sends_means_what_it_means_to_websockets(sent: list[Sent], sizes: list[int]) -> None:
     data = b"".join(sent)
