@@ -4,11 +4,19 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 NODE_STAMP := tests/node/node_modules/.stamp
+DEMO := examples/trip-planner
 
-.PHONY: serve test lint format docs clean
+.PHONY: serve demo demo-files test lint format docs clean
 
 serve: $(VENV)/.serve
 	$(BIN)/crdt-sync serve
+
+# A trip planner in the browser, with its server. Its files are built already; `make demo-files` builds them, which needs Node.
+demo: $(VENV)/.serve
+	$(BIN)/python $(DEMO)/serve.py
+
+demo-files:
+	cd $(DEMO) && npm ci --no-audit --no-fund --loglevel=error && npm run build
 
 test: $(VENV)/.dev $(NODE_STAMP)
 	$(BIN)/python -m pytest $(ARGS)
@@ -27,7 +35,7 @@ docs: $(VENV)/.docs
 	@echo "open docs/_build/index.html"
 
 clean:
-	rm -rf $(VENV) docs/_build tests/node/node_modules benchmarks/peers/node_modules
+	rm -rf $(VENV) docs/_build tests/node/node_modules benchmarks/peers/node_modules $(DEMO)/node_modules
 
 $(BIN)/python:
 	$(PYTHON) -m venv $(VENV)

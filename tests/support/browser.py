@@ -130,6 +130,14 @@ class Page:
         for key in keys:
             await self._ask("press", key=key)
 
+    async def type(self, text: str) -> None:
+        """Type into whatever has the focus."""
+        await self._ask("type", text=text)
+
+    async def drag(self, selector: str, onto: str) -> None:
+        """Drag the one element with the mouse, and drop it in the middle of another."""
+        await self._ask("drag", selector=selector, onto=onto)
+
     async def select(self, selector: str, value: str) -> None:
         """Choose an option by its value."""
         await self._ask("select", selector=selector, value=value)

@@ -1,0 +1,82 @@
+// Rich text with live cursors: Quill, bound to the text `notes` by y-quill.
+import Quill from 'quill'
+import QuillCursors from 'quill-cursors'
+import 'quill/dist/quill.snow.css'
+import { useEffect, useRef } from 'preact/hooks'
+import { QuillBinding } from 'y-quill'
+import type { Awareness } from 'y-protocols/awareness'
+import type { Connection } from './connection'
+
+Quill.register('modules/cursors', QuillCursors)
+
+const NAMED_MS = 4000
+const FORMATS = ['bold', 'italic', 'underline', 'strike', 'header', 'list', 'blockquote', 'link', 'indent']
+const BUTTONS = [
+  ['ql-header', '2', 'Heading'], ['ql-bold', '', 'Bold'], ['ql-italic', '', 'Italic'], ['ql-strike', '', 'Crossed out'],
+  ['ql-list', 'bullet', 'List'], ['ql-list', 'ordered', 'Numbered list'], ['ql-list', 'check', 'Checklist'], ['ql-link', '', 'Link']
+] as const
+
+/** Show somebody's name beside their cursor for a while after it moved. */
+function nameCursors(cursors: QuillCursors, awareness: Awareness): () => void {
+  const places = new Map<number, string>()
+  const timers = new Map<number, ReturnType<typeof setTimeout>>()
+  const changed = () => {
+    for (const [client, state] of awareness.getStates()) {
+      const place = JSON.stringify(state['cursor'] ?? null)
+      if (client === awareness.clientID || places.get(client) === place) continue
+      places.set(client, place)
+      if (place === 'null') continue
+      clearTimeout(timers.get(client))
+      cursors.toggleFlag(String(client), true)
+      timers.set(client, setTimeout(() => cursors.toggleFlag(String(client), false), NAMED_MS))
+    }
+  }
+  awareness.on('change', changed)
+  return () => {
+    awareness.off('change', changed)
+    for (const timer of timers.values()) clearTimeout(timer)
+  }
+}
+
+export function Notes({ connection }: { connection: Connection }) {
+  const place = useRef<HTMLDivElement>(null)
+  const toolbar = useRef<HTMLDivElement>(null)
+  useEffect(() => {
+    const quill = new Quill(place.current!, {
+      theme: 'snow',
+      placeholder: 'Packing list, addresses, ideas…',
+      formats: FORMATS,
+      modules: {
+        toolbar: toolbar.current!,
+        cursors: { transformOnTextChange: true },
+        // Undo is the trip's, and takes back one's own edits only.
+        history: { maxStack: 0 },
+        // Tab leaves the editor, as it leaves any other field.
+        keyboard: { bindings: { tab: null, 'remove tab': null, indent: null, outdent: null } }
+      }
+    })
+    quill.root.setAttribute('aria-label', 'Notes')
+    quill.root.setAttribute('role', 'textbox')
+    quill.root.setAttribute('aria-multiline', 'true')
+    const { awareness } = connection.provider
+    const binding = new QuillBinding(connection.trip.notes, quill, awareness)
+    connection.undo.addTrackedOrigin(binding)
+    const stop = nameCursors(quill.getModule('cursors') as QuillCursors, awareness)
+    return () => {
+      stop()
+      connection.undo.removeTrackedOrigin(binding)
+      binding.destroy()
+    }
+  }, [connection])
+  return (
+    <section id="notes" class="panel card" aria-labelledby="notes-title" data-at="notes">
+      <header><h2 id="notes-title">Notes</h2></header>
+      <div class="editor">
+        <div ref={toolbar} role="toolbar" aria-label="Format">
+          {BUTTONS.map(([name, value, label]) => <button type="button" class={name} value={value || undefined} aria-label={label} title={label} />)}
+        </div>
+        <div ref={place} />
+      </div>
+    </section>
+  )
+}

@@ -1,0 +1,110 @@
+"""Goes the way of somebody who has just heard of crdt-sync, and takes the time: `python -m tests.newcomer`.
+
+Follows README.md to the letter: the commands of its block with `make demo`, in an empty folder, with nothing installed but
+what the block says; then two browsers at the address that was printed, of which one sees what the other writes.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import contextlib
+import os
+import re
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+from .support.browser import Browser, Page
+
+ROOT = Path(__file__).parents[1]
+ADDRESS = re.compile(r"http://\S+")
+GIVEN_S = 180.0
+"""Within three minutes, somebody should see it work."""
+
+
+def commands(readme: str, repository: str) -> str:
+    """The block of a README that ends in `make demo`, as a shell runs it."""
+    blocks = re.findall(r"^```(?:sh|bash)?\n(.*?)^```", readme, re.DOTALL | re.MULTILINE)
+    (block,) = [one for one in blocks if "make demo" in one.splitlines()]
+    return str(block).replace("<this repository>", repository)
+
+
+@contextlib.contextmanager
+def demo(script: str, folder: Path) -> Iterator[str]:
+    """Run the commands until an address is printed, and inside the `with` block; then press Ctrl-C.
+
+    Raises:
+        RuntimeError: They ended instead, or not in time; with what was printed.
+    """
+    # As somebody else's machine has it: no virtual environment, no settings.
+    env = {key: value for key, value in os.environ.items() if not key.startswith(("CRDT_SYNC_", "VIRTUAL_ENV"))}
+    log = folder / "log"
+    with log.open("wb") as out:
+        shell = subprocess.Popen(
+            ["bash", "-e", "-c", script], cwd=folder, env=env, stdout=out, stderr=out, start_new_session=True
+        )
+    try:
+        deadline = time.monotonic() + GIVEN_S
+        while (found := ADDRESS.search(log.read_text())) is None or "Ctrl-C" not in log.read_text():
+            if shell.poll() is not None or time.monotonic() > deadline:
+                raise RuntimeError(f"no address was printed:\n{script}\n{log.read_text()}")
+            time.sleep(0.05)
+        yield found[0]
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(shell.pid, signal.SIGINT)
+        try:
+            shell.wait(20)
+        except subprocess.TimeoutExpired:
+            os.killpg(shell.pid, signal.SIGKILL)
+            shell.wait()
+
+
+async def _enter(page: Page, name: str) -> None:
+    await page.fill("role=textbox[name='Your name']", name)
+    await page.click("role=button[name='Start planning']")
+
+
+async def see_each_other(browser: Browser, address: str) -> None:
+    """Open it twice, and write in one what shows in the other."""
+    async with browser.page(address) as ann, browser.page(address) as bob:
+        await _enter(ann, "Ann")
+        await _enter(bob, "Bob")
+        await ann.fill("role=textbox[name='Title of the trip']", "Ten days in Lisbon")
+        await bob.until(
+            "document.querySelector('[aria-label=\"Title of the trip\"]')?.value === 'Ten days in Lisbon'"
+        )
+
+
+def main() -> int:
+    """Take the time, and fail if it is too long."""
+    parser = argparse.ArgumentParser(description="Follow README.md from nothing to two browsers, and take the time.")
+    parser.add_argument("--repository", default=str(ROOT), help="what to clone (default: this one, as committed)")
+    options = parser.parse_args()
+    browser = Browser()  # whoever comes along has one
+    try:
+        with tempfile.TemporaryDirectory() as folder:
+            (Path(folder) / "origin").mkdir()
+            # A clone has the name of what it is a clone of.
+            (Path(folder) / "origin/crdt-sync").symlink_to(options.repository)
+            script = commands((ROOT / "README.md").read_text(), "origin/crdt-sync")
+            began = time.monotonic()
+            with demo(script, Path(folder)) as address:
+                up = time.monotonic()
+                asyncio.run(see_each_other(browser, address))
+                seen = time.monotonic()
+    finally:
+        browser.close()
+    print(f"{up - began:6.1f} s  from nothing to an address:  {' ; '.join(script.strip().splitlines())}")
+    print(f"{seen - up:6.1f} s  until one browser shows what was written in the other")
+    print(f"{seen - began:6.1f} s  together; {GIVEN_S:.0f} s are given")
+    return 0 if seen - began < GIVEN_S else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
