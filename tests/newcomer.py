@@ -1,7 +1,7 @@
 """Goes the way of somebody who has just heard of crdt-sync, and takes the time: `python -m tests.newcomer`.
 
-Follows README.md to the letter: the commands of its block with `make demo`, in an empty folder, with nothing installed but
-what the block says; then two browsers at the address that was printed, of which one sees what the other writes.
+Follows README.md to the letter: clones the repository into an empty folder, and types the commands of the block with
+`make demo`; then opens two browsers at the address that was printed, of which one sees what the other writes.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import asyncio
 import contextlib
 import os
 import re
+import shlex
 import signal
 import subprocess
 import sys
@@ -20,6 +21,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from .support.browser import Browser, Page
+from .support.pages import blocks
 
 ROOT = Path(__file__).parents[1]
 ADDRESS = re.compile(r"http://\S+")
@@ -27,11 +29,10 @@ GIVEN_S = 180.0
 """Within three minutes, somebody should see it work."""
 
 
-def commands(readme: str, repository: str) -> str:
-    """The block of a README that ends in `make demo`, as a shell runs it."""
-    blocks = re.findall(r"^```(?:sh|bash)?\n(.*?)^```", readme, re.DOTALL | re.MULTILINE)
-    (block,) = [one for one in blocks if "make demo" in one.splitlines()]
-    return str(block).replace("<this repository>", repository)
+def commands() -> str:
+    """What README.md has one type to see the demo."""
+    (block,) = [one for one in blocks("sh") if one.page == "README.md" and "make demo" in one.text.splitlines()]
+    return block.text
 
 
 @contextlib.contextmanager
@@ -76,9 +77,7 @@ async def see_each_other(browser: Browser, address: str) -> None:
         await _enter(ann, "Ann")
         await _enter(bob, "Bob")
         await ann.fill("role=textbox[name='Title of the trip']", "Ten days in Lisbon")
-        await bob.until(
-            "document.querySelector('[aria-label=\"Title of the trip\"]')?.value === 'Ten days in Lisbon'"
-        )
+        await bob.until("document.querySelector('[aria-label=\"Title of the trip\"]')?.value === 'Ten days in Lisbon'")
 
 
 def main() -> int:
@@ -89,10 +88,7 @@ def main() -> int:
     browser = Browser()  # whoever comes along has one
     try:
         with tempfile.TemporaryDirectory() as folder:
-            (Path(folder) / "origin").mkdir()
-            # A clone has the name of what it is a clone of.
-            (Path(folder) / "origin/crdt-sync").symlink_to(options.repository)
-            script = commands((ROOT / "README.md").read_text(), "origin/crdt-sync")
+            script = f"git clone --quiet {shlex.quote(options.repository)} crdt-sync\ncd crdt-sync\n{commands()}"
             began = time.monotonic()
             with demo(script, Path(folder)) as address:
                 up = time.monotonic()
