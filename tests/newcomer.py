@@ -42,8 +42,9 @@ def demo(script: str, folder: Path) -> Iterator[str]:
     Raises:
         RuntimeError: They ended instead, or not in time; with what was printed.
     """
-    # As somebody else's machine has it: no virtual environment, no settings.
-    env = {key: value for key, value in os.environ.items() if not key.startswith(("CRDT_SYNC_", "VIRTUAL_ENV"))}
+    # As somebody else's machine has it: no settings, and nothing that was downloaded before.
+    env = {key: value for key, value in os.environ.items() if not key.startswith("CRDT_SYNC_")}
+    env["PIP_NO_CACHE_DIR"] = "1"
     log = folder / "log"
     with log.open("wb") as out:
         shell = subprocess.Popen(
