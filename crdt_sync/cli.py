@@ -25,6 +25,7 @@ _MODULES: Final = {
     "rollback": "past_commands",
     "export": "content_commands",
     "import": "content_commands",
+    "import-from": "import_from_command",
     "verify": "verify_command",
     "doctor": "doctor_command",
     "top": "top_command",

@@ -33,6 +33,8 @@ ELSEWHERE = {
     ("docs/how-to/administer.md", "sh"): "tests/interop/test_administer_page.py",
     ("docs/how-to/authenticate.md", "python"): "tests/unit/test_authenticate_page.py",
     ("docs/how-to/go-back-in-time.md", "sh"): "tests/interop/test_go_back_page.py",
+    ("docs/how-to/migrate.md", "js"): "tests/interop/test_migrate_page.py",
+    ("docs/how-to/migrate.md", "sh"): "tests/interop/test_migrate_page.py",
     ("docs/how-to/move-between-databases.md", "sh"): "tests/unit/test_store_commands.py",
     ("docs/how-to/use-the-admin-page.md", "sh"): "tests/interop/test_admin_page.py",
     ("docs/reference/content.md", "js"): "tests/unit/test_content.py",

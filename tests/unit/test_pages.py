@@ -25,7 +25,7 @@ from tests.support.pages import Block, anchors, blocks, inline_code, links, page
 # Of commands, of compose.yaml, of the tests.
 OTHER_VARIABLES = {"TOKEN", "PUBLISH"}
 # Where a command begins that is about our documents; not in a path, nor as somebody's name.
-COMMAND = re.compile(r"(?<![\w/.@=-])(?:\S*bin/)?crdt-sync ((?:--version|[a-z]+)\b(?![/.])[^|&;)>\n]*)")
+COMMAND = re.compile(r"(?<![\w/.@=-])(?:\S*bin/)?crdt-sync ((?:--version|[a-z]+)\b(?![/.])(?:'[^'\n]*'|[^'|&;)>\n])*)")
 
 
 # ------------------------------------------------------------------------------------------------------------ links
