@@ -32,6 +32,7 @@ ELSEWHERE = {
     ("clients/js/README.md", "js"): "tests/interop/test_js_package.py",
     ("docs/how-to/administer.md", "sh"): "tests/interop/test_administer_page.py",
     ("docs/how-to/authenticate.md", "python"): "tests/unit/test_authenticate_page.py",
+    ("docs/how-to/back-up-and-restore.md", "sh"): "tests/interop/test_back_up_page.py",
     ("docs/how-to/go-back-in-time.md", "sh"): "tests/interop/test_go_back_page.py",
     ("docs/how-to/migrate.md", "js"): "tests/interop/test_migrate_page.py",
     ("docs/how-to/migrate.md", "sh"): "tests/interop/test_migrate_page.py",
