@@ -89,3 +89,17 @@ def test_pages_name_only_metrics_that_there_are() -> None:
     for page in DOCS.rglob("*.md"):
         code = "\n".join(re.findall(r"```promql\n(.*?)```", page.read_text(), re.DOTALL))
         assert set(re.findall(r"crdt_sync_(\w+)", code)) <= known, page.name
+
+
+def test_readme_has_the_numbers_of_the_performance_page() -> None:
+    page = (DOCS / "explanation/performance.md").read_text()
+    measured = {
+        work: dict(re.findall(r"^\| ([\w-]+) \| ([\d.]+) \|", table, re.MULTILINE))
+        for work, table in re.findall(r"^\*\*([A-C]): .*?\n\n(.*?)\n\n", page, re.MULTILINE | re.DOTALL)
+    }
+    head, _, *rows = re.findall(r"^\| .* \|$|^\|[-:|]+\|$", (DOCS.parent / "README.md").read_text(), re.MULTILINE)
+    servers = [cell.strip().lower() for cell in head.strip("|").split("|")][1:]
+
+    shown = [dict(zip(servers, re.findall(r" ([\d.]+) (?=\|)", row), strict=True)) for row in rows]
+
+    assert shown == [measured[work] for work in "ABC"]

@@ -57,9 +57,22 @@ def test_front_page_lists_every_page() -> None:
 def test_files_that_are_named_are_there(page: str) -> None:
     for code in inline_code(page):
         for path in re.findall(
-            r"(?<![\w./-])(?:tests|property_tests|examples|benchmarks|docs|clients)/[\w./*-]+", code
+            r"(?<![\w./-])(?:tests|property_tests|examples|benchmarks|docs|clients|crdt_sync|persistence|auth)/[\w./*-]+",
+            code,
         ):
             assert list(ROOT.glob(path.rstrip("./"))), f"{page}: {path}"
+
+
+def test_tests_that_are_named_are_there() -> None:
+    sources = [file for folder in ("tests", "property_tests") for file in (ROOT / folder).rglob("test_*.py")]
+    known = {
+        name for file in sources for name in re.findall(r"^(?:async )?def (test_\w+)", file.read_text(), re.MULTILINE)
+    }
+    known |= {file.stem for file in sources}
+
+    for page in pages():
+        for code in inline_code(page):
+            assert set(re.findall(r"\btest_\w+", code)) <= known, f"{page}: {code}"
 
 
 # --------------------------------------------------------------------------------------------------------- commands
