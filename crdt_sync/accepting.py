@@ -140,6 +140,8 @@ async def _start(
     except ssl.SSLError as error:
         # It speaks something else, HTTP perhaps, or doesn't like the certificate.
         limits.note("tls_handshake", error.reason or error)
+        # It leads to the protocol's objects, which lead back to it: all would stay until garbage is collected.
+        error.__traceback__ = None
     except OSError:
         # Gone already.
         connection.close()

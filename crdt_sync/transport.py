@@ -250,6 +250,8 @@ class WebSocketProtocol(asyncio.BufferedProtocol):
             log.exception("upgrade_failed")
             if self._state == _ANSWERING:
                 self._refuse(500, "")
+            elif self._visitor is None:
+                self._fail(SyncError.close_code, SyncError.reason)
         finally:
             if self._visitor is None and self._state != _ENDING:
                 self._close()

@@ -420,6 +420,20 @@ async def test_a_bug_in_the_application_is_answered_with_500(caplog: pytest.LogC
 
 
 @in_virtual_time
+async def test_a_bug_in_the_application_after_its_answer_is_told_in_a_close_frame(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    async def app(scope: dict[str, Any], receive: Any, send: Any) -> None:
+        await send({"type": "websocket.accept"})
+        raise RuntimeError("a bug")
+
+    line = await Line(app).opened()
+
+    assert line.said == [closed(1011, "internal error")]
+    assert [record.message for record in caplog.records] == ["upgrade_failed"]
+
+
+@in_virtual_time
 async def test_an_application_that_accepts_and_closes_is_heard() -> None:
     async def app(scope: dict[str, Any], receive: Any, send: Any) -> None:
         await send({"type": "websocket.accept"})
