@@ -171,6 +171,11 @@ def encode_denied(reason: str) -> bytes:
     return b"\x02\x00" + write_var_bytes(reason.encode())
 
 
+def encode_token(token: str) -> bytes:
+    """A client's fresh credential, for the rest of its connection."""
+    return b"\x02\x01" + write_var_bytes(token.encode())
+
+
 def encode_expires(seconds: int) -> bytes:
     """The client's credential is good for so much longer. Stock clients ignore it."""
     return b"\x02\x02" + write_var_uint(seconds)

@@ -36,6 +36,8 @@ ELSEWHERE = {
     ("docs/how-to/go-back-in-time.md", "sh"): "tests/interop/test_go_back_page.py",
     ("docs/how-to/migrate.md", "js"): "tests/interop/test_migrate_page.py",
     ("docs/how-to/migrate.md", "sh"): "tests/interop/test_migrate_page.py",
+    ("docs/how-to/know-what-is-saved.md", "js"): "tests/interop/test_know_what_is_saved.py",
+    ("docs/how-to/know-what-is-saved.md", "python"): "tests/interop/test_know_what_is_saved.py",
     ("docs/how-to/move-between-databases.md", "sh"): "tests/unit/test_store_commands.py",
     ("docs/how-to/use-the-admin-page.md", "sh"): "tests/interop/test_admin_page.py",
     ("docs/reference/content.md", "js"): "tests/unit/test_content.py",

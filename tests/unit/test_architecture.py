@@ -48,7 +48,7 @@ ROWS: tuple[frozenset[str], ...] = (
             "workers",
         }
     ),
-    frozenset({"bus.redis_link", "merging", "metrics", "standins", "update"}),
+    frozenset({"bus.redis_link", "client", "merging", "metrics", "standins", "update"}),
     frozenset({"authors", "bus.redis_notes", "bus.redis_state", "load", "nodes", "order", "pieces", "tree", "waiting"}),
     frozenset({"native"}),
     frozenset(
@@ -133,7 +133,7 @@ ROWS: tuple[frozenset[str], ...] = (
 DOORS = frozenset({"__init__", "__main__", "gateway.__init__"})
 
 HOMES = {
-    "pycrdt": {"crdt_sync.native", "crdt_sync.trip_edits"},
+    "pycrdt": {"crdt_sync.client", "crdt_sync.native", "crdt_sync.trip_edits"},
     "starlette": {
         "crdt_sync.gateway.access",
         "crdt_sync.gateway.admin_page",
@@ -164,7 +164,7 @@ HOMES = {
     "jwt": {"auth.keys"},
     "cryptography": {"auth.keys"},
     "httpx2": {"auth.fetch", "crdt_sync.admin_api", "crdt_sync.calling"},
-    "websockets": {"crdt_sync.calling", "crdt_sync.frames"},
+    "websockets": {"crdt_sync.calling", "crdt_sync.client", "crdt_sync.frames"},
     "shtab": {"crdt_sync.completion_command"},
     "asyncpg": {"persistence.postgres_link"},
     "zstandard": {"persistence.blobs"},
