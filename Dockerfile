@@ -9,6 +9,7 @@ COPY pyproject.toml constraints.txt README.md LICENSE ./
 COPY auth auth
 COPY persistence persistence
 COPY crdt_sync crdt_sync
+COPY docs/reference/vectors docs/reference/vectors
 # Wheels only, in the versions that the tests run with: nothing of what is installed is compiled here.
 RUN python -m venv --without-pip /opt/crdt-sync
 RUN python -m pip --python /opt/crdt-sync/bin/python install --no-cache-dir --no-compile --disable-pip-version-check \

@@ -28,6 +28,7 @@ _MODULES: Final = {
     "import-from": "import_from_command",
     "verify": "verify_command",
     "doctor": "doctor_command",
+    "conformance": "conformance_command",
     "top": "top_command",
     "migrate": "store_commands",
     "store": "store_commands",

@@ -30,6 +30,7 @@ ROWS: tuple[frozenset[str], ...] = (
             "limits",
             "ranges",
             "retention",
+            "scenarios",
             "stores",
             "tls",
         }
@@ -84,6 +85,7 @@ ROWS: tuple[frozenset[str], ...] = (
             "bus.redis_facts",
             "connection",
             "formats",
+            "heard",
             "history",
             "restoring",
             "verifying",
@@ -109,11 +111,12 @@ ROWS: tuple[frozenset[str], ...] = (
     frozenset({"accepting"}),
     frozenset({"ops_port", "server"}),
     frozenset({"admin_api", "admin_store", "past_options", "past_reports", "room_reports", "serve", "store_reports"}),
-    frozenset({"admins", "examining"}),
+    frozenset({"admins", "examining", "playing"}),
     frozenset({"calling"}),
     frozenset(
         {
             "completion_command",
+            "conformance_command",
             "content_commands",
             "doctor_command",
             "import_from_command",
@@ -164,7 +167,7 @@ HOMES = {
     "jwt": {"auth.keys"},
     "cryptography": {"auth.keys"},
     "httpx2": {"auth.fetch", "crdt_sync.admin_api", "crdt_sync.calling"},
-    "websockets": {"crdt_sync.calling", "crdt_sync.client", "crdt_sync.frames"},
+    "websockets": {"crdt_sync.calling", "crdt_sync.client", "crdt_sync.frames", "crdt_sync.playing"},
     "shtab": {"crdt_sync.completion_command"},
     "asyncpg": {"persistence.postgres_link"},
     "zstandard": {"persistence.blobs"},
