@@ -40,6 +40,7 @@ ELSEWHERE = {
     ("docs/how-to/know-what-is-saved.md", "python"): "tests/interop/test_know_what_is_saved.py",
     ("docs/how-to/move-between-databases.md", "sh"): "tests/unit/test_store_commands.py",
     ("docs/how-to/use-the-admin-page.md", "sh"): "tests/interop/test_admin_page.py",
+    ("docs/how-to/write-a-dart-client.md", "dart"): "tests/unit/test_dart_page.py",
     ("docs/reference/content.md", "js"): "tests/unit/test_content.py",
     ("docs/reference/trips.md", "python"): "tests/unit/test_trips.py",
     ("docs/tutorial/bring-a-trip-back.md", "js"): "tests/interop/test_bring_back.py",
