@@ -6,8 +6,13 @@ other trials.
 
 import os
 import signal
+import sys
 
 import pytest
+
+# Whoever keeps no compiled modules would compile ours in each worker, and in each server that a test starts.
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+sys.dont_write_bytecode = False
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
