@@ -1,6 +1,7 @@
 """What differs between two states, where made-up ones show it better than those of `test_changes_laws`."""
 
 import asyncio
+import functools
 import json
 import re
 import time
@@ -653,6 +654,7 @@ def test_page_shows_the_example_as_it_is(people: People) -> None:
 # ------------------------------------------------------------------------------------------------ cost
 
 
+@functools.cache
 def large_states() -> tuple[bytes, bytes]:
     doc: pycrdt.Doc[Any] = pycrdt.Doc()
     text(doc).insert(0, "".join(f"word{number} " for number in range(12_000)))
