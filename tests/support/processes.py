@@ -61,7 +61,7 @@ class ProcessTree:
                 stderr=subprocess.STDOUT,
                 start_new_session=True,  # Ctrl-C is for the test run, which then stops us in its own order
                 # Runs after the change of account, which would reset what it sets.
-                preexec_fn=functools.partial(_die_with, os.getpid()),
+                preexec_fn=functools.partial(die_with, os.getpid()),
                 **_identity(account),
             )
         self._frozen: list[int] = []
@@ -252,7 +252,8 @@ def _environment(more: Mapping[str, str] | None) -> dict[str, str]:
     return {**inherited, "LC_ALL": "C", **(more or {})}
 
 
-def _die_with(parent: int) -> None:
+def die_with(parent: int) -> None:
+    """In a process that was just forked: have the kernel kill it when the thread ends that forked it."""
     _LIBC.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
     if os.getppid() != parent:  # it died before the line above
         os._exit(1)

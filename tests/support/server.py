@@ -15,6 +15,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
 
+from .nursery import Forked, nursery
+
 _ROOT = Path(__file__).resolve().parents[2]
 _HOST = "127.0.0.1"
 _WATCHED = Path(__file__).parent / "watched"
@@ -59,11 +61,11 @@ class ServerProcess:
             "CRDT_SYNC_LOG_FORMAT": "text",
             **(env or {}),
         }
-        self._command = [sys.executable, str(script)] if script else [sys.executable, "-m", "crdt_sync", "serve"]
+        self._script = script
         self._stalls_path = folder / f"stalls-{self.port}.log"
         if watch_stalls:
             self._env |= {"PYTHONPATH": f"{_WATCHED}{os.pathsep}{_ROOT}", "WATCHED_STALLS": str(self._stalls_path)}
-        self._process: subprocess.Popen[bytes] | None = None
+        self._process: subprocess.Popen[bytes] | Forked | None = None
 
     async def __aenter__(self) -> ServerProcess:
         await self.start()
@@ -89,16 +91,7 @@ class ServerProcess:
             AssertionError: It ended instead, or took longer than `timeout_s`; with its log.
         """
         assert self._process is None, "the server runs already"
-        inherited = {name: value for name, value in os.environ.items() if not name.startswith("CRDT_SYNC_")}
-        with self._log_path.open("ab") as log:
-            self._process = subprocess.Popen(  # noqa: ASYNC220 - takes milliseconds; asyncio's would be bound to one loop
-                self._command,
-                cwd=_ROOT,
-                env={**inherited, "PYTHONUNBUFFERED": "1", "PYTHONPATH": str(_ROOT), **self._env},
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=subprocess.STDOUT,
-            )
+        self._process = self._launch()
         deadline = time.monotonic() + timeout_s
         while not self._accepts():
             if (code := self._process.poll()) is not None:
@@ -191,7 +184,24 @@ class ServerProcess:
         fields = Path(f"/proc/{self.pid}/stat").read_text().rpartition(")")[2].split()
         return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
-    def _running(self) -> subprocess.Popen[bytes]:
+    def _launch(self) -> subprocess.Popen[bytes] | Forked:
+        inherited = {name: value for name, value in os.environ.items() if not name.startswith("CRDT_SYNC_")}
+        env = {**inherited, "PYTHONUNBUFFERED": "1", "PYTHONPATH": str(_ROOT), **self._env}
+        # Other programs' variables may be for Python, or for a library while it is imported.
+        fresh = self._script is not None or any(not name.startswith("CRDT_SYNC_") for name in self._env)
+        with self._log_path.open("ab") as log:
+            if not fresh:
+                return nursery().fork(["serve"], env=env, output=log)
+            return subprocess.Popen(
+                [sys.executable, str(self._script)] if self._script else [sys.executable, "-m", "crdt_sync", "serve"],
+                cwd=_ROOT,
+                env=env,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+            )
+
+    def _running(self) -> subprocess.Popen[bytes] | Forked:
         assert self._process is not None, "the server isn't running"
         code = self._process.poll()
         assert code is None, f"the server ended by itself with exit code {code}:\n{self.log}"
@@ -214,7 +224,7 @@ def free_port() -> int:
             return port
 
 
-async def _ended(process: subprocess.Popen[bytes], timeout_s: float) -> int:
+async def _ended(process: subprocess.Popen[bytes] | Forked, timeout_s: float) -> int:
     async with asyncio.timeout(timeout_s):
         while (code := process.poll()) is None:
             await asyncio.sleep(0.02)
