@@ -9,7 +9,7 @@ from typing import Any
 
 from crdt_sync import Settings
 from tests.support.api import GUARDED
-from tests.support.command import fill, run_outside
+from tests.support.command import fill, run_inside
 from tests.support.desk import Desk, sections
 from tests.support.past import Edited
 from tests.support.server import ServerProcess
@@ -36,7 +36,7 @@ async def desk_with(folder: Path, trip: Edited) -> Desk:
 
 async def shown(desk: Desk, name: str = "trip-1") -> Any:
     url = f"sqlite:///{desk.folder}/crdt-sync.db"
-    result = await asyncio.to_thread(run_outside, "export", name, "--format", "json", "--database", url)
+    result = await asyncio.to_thread(run_inside, "export", name, "--format", "json", "--database", url, env={})
     assert result.code == 0, result.err
     return json.loads(result.out)
 

@@ -17,7 +17,7 @@ import pytest
 
 from crdt_sync.document import Document
 from persistence import Export, Row, Snapshot
-from tests.support.command import ROOT, Result, content, fill, run_outside, with_store
+from tests.support.command import ROOT, Result, content, fill, run_inside, run_outside, with_store
 from tests.support.fakes import Editor, typed
 from tests.support.postgres import execute
 from tests.support.yjs import Yjs
@@ -55,7 +55,7 @@ def sqlite_url(tmp_path: Path) -> str:
 
 
 def text_of(url: str, name: str) -> str:
-    result = run_outside("export", name, "--format", "json", "--database", url)
+    result = run_inside("export", name, "--format", "json", "--database", url, env={})
     assert result.code == 0, result.err
     return str(json.loads(result.out)["text"])
 
