@@ -7,12 +7,12 @@ from typing import Any
 
 import pytest
 
-from crdt_sync import pacing
+from crdt_sync import follow, pacing
 from crdt_sync.awareness import ClientState
 from crdt_sync.bus.memory import Hub, MemoryBus
 from crdt_sync.document import digest
 from crdt_sync.envelope import Kind, decode
-from crdt_sync.follow import ADOPT_S, SOURCES_MAX
+from crdt_sync.follow import ADOPT_S
 from crdt_sync.lib0 import write_var_uint
 from crdt_sync.nodes import LEASE_S
 from persistence.memory import MemoryStore
@@ -598,10 +598,11 @@ async def test_an_edit_costs_a_bounded_number_of_messages_and_never_a_whole_docu
 
 
 @in_virtual_time
-async def test_openings_of_a_room_elsewhere_are_not_remembered_for_ever() -> None:
+async def test_openings_of_a_room_elsewhere_are_not_remembered_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(follow, "SOURCES_MAX", 10)
     async with cluster(room_idle_s=0) as made:
         ann = await made.join(0)
-        for n in range(3, 3 + SOURCES_MAX + 50):
+        for n in range(3, 3 + 30):
             bob = await made.join(1)
             bob.edit(Editor(n).type("b"))
             await bob.leave()
@@ -611,8 +612,8 @@ async def test_openings_of_a_room_elsewhere_are_not_remembered_for_ever() -> Non
 
         follower = made.nodes[0].rooms._entries["room"].follower
         assert follower is not None
-        assert len(follower._sources) <= SOURCES_MAX
-        assert text_at(ann) == "b" * (SOURCES_MAX + 50)
+        assert len(follower._sources) <= 10
+        assert text_at(ann) == "b" * 30
 
 
 @in_virtual_time
