@@ -7,6 +7,7 @@ other trials.
 import os
 import signal
 import sys
+from collections.abc import Iterator
 
 import pytest
 
@@ -27,17 +28,33 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def pytest_xdist_auto_num_workers() -> int:
-    """One more than there are cores: many trials wait for what they broke, and use no CPU meanwhile."""
-    return (os.cpu_count() or 1) + 1
+    """More than there are cores: many trials wait for what they broke, and use no CPU meanwhile."""
+    return (os.cpu_count() or 1) + 2
 
 
 @pytest.hookimpl(trylast=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    # What takes long first, or one worker is left alone with it in the end.
-    items.sort(key=lambda item: (item.get_closest_marker("waits") is None, "trials" not in item.path.parts))
-    if config.getoption("--long") or "long" in config.option.markexpr:
-        return
     long = [item for item in items if item.get_closest_marker("long")]
-    if long:
+    if long and not (config.getoption("--long") or "long" in config.option.markexpr):
         config.hook.pytest_deselected(items=long)
         items[:] = [item for item in items if item not in long]
+    items[:] = list(dealt(items, int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))))
+
+
+def dealt(items: list[pytest.Item], workers: int) -> Iterator[pytest.Item]:
+    """What takes long first, or one worker is left alone with it in the end.
+
+    At first, each worker gets one of as many equal parts of all tests; later it takes from the ends of others' parts. So
+    each gets some of those that wait, and the first one the trials, most of which need the machine.
+    """
+    waits = [item for item in items if item.get_closest_marker("waits")]
+    others = [item for item in items if not item.get_closest_marker("waits")]
+    others.sort(key=lambda item: "trials" not in item.path.parts)
+    left = len(items)
+    for number in range(workers):
+        part = left // (workers - number)
+        left -= part
+        rest = max(0, part - len(waits[number::workers]))
+        yield from (*waits[number::workers], *others[:rest])
+        del others[:rest]
+    yield from others
