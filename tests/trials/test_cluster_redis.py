@@ -54,7 +54,8 @@ async def test_while_redis_is_away_edits_are_confirmed_and_soon_after_its_return
             before = {editor: len(editor.confirmed) for editor in editors}
             await until_warned(cluster, warned=True, timeout_s=5)
             while loop.time() < gone_at + away_s:
-                assert [status for status, _ in await all_readiness(cluster)] == [200, 200, 200]
+                found = await all_readiness(cluster)
+                assert [status for status, _ in found] == [200, 200, 200], found
                 await asyncio.sleep(0.5)
             for editor in editors:
                 # All that is older than that.

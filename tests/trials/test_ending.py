@@ -217,18 +217,21 @@ async def server_that_sticks(
 async def test_who_knocks_while_a_server_stops_is_no_error(tmp_path: Path) -> None:
     """uvicorn answers upgrades itself then, also those that are about to be refused."""
     async with ServerProcess(tmp_path) as server:
-        stopped = asyncio.Event()
+        stopped, let_in = asyncio.Event(), asyncio.Event()
 
         async def knock() -> None:
             while not stopped.is_set():
                 try:
                     (await RawClient.connect(server.url, "trip-1")).abort()
+                    let_in.set()
                 except (Refused, OSError, EOFError):
                     await asyncio.sleep(0.001)
 
         knocking = [asyncio.create_task(knock()) for _ in range(30)]
         for _ in range(3):
-            await asyncio.sleep(0.3)
+            let_in.clear()
+            async with asyncio.timeout(20):
+                await let_in.wait()
             await server.restart()
         stopped.set()
         await asyncio.gather(*knocking)
