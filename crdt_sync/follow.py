@@ -180,6 +180,10 @@ class Follower:
     @property
     def settled(self) -> bool:
         """Whether nothing waits here that somebody else may not have."""
+        if self._room is not None and self._room.broken:
+            # It hears nothing more, and says nothing. What others have accepted, they store; what they missed of this node's
+            # they find when it opens the room anew and asks everyone, or in the store.
+            return not self._outgoing
         told = not self._published or not self._peers or self._quiet_ticks >= TAIL_TICKS_MIN
         return (
             told

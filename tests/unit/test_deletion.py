@@ -251,3 +251,23 @@ async def test_a_word_of_a_deletion_that_comes_when_the_document_is_back_closes_
 def test_name_is_not_given_again_before_redis_has_forgotten_what_was_edited_last() -> None:
     """Or the first to open the new document would find the end of the old one in the short-term log."""
     assert COMPARE_S + Limits().log_age_s + RENEW_S < FORGET_AFTER_S
+
+
+@in_virtual_time
+async def test_a_room_that_another_node_deleted_right_after_an_edit_here_is_let_go() -> None:
+    async with two_nodes() as (here, there):
+        ann, bob = await joined(here), await joined(there)
+        for number, client in enumerate((ann, bob)):
+            client.edit(typed("a", client_id=number)[0])
+        await settle(ann, bob)
+        await asyncio.sleep(1)
+        await here.rooms.delete("room")
+        await asyncio.sleep(1)
+        await ann.leave()
+        await bob.leave()
+
+        await until(lambda: "room" not in there.rooms and "room" not in here.rooms, timeout_s=30)
+
+        for node in (here, there):
+            with pytest.raises(DocumentGone):
+                await Client().connect(node)

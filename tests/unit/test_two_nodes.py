@@ -6,6 +6,7 @@ from copy import deepcopy
 
 import pytest
 
+from crdt_sync.bus.memory import Hub, MemoryBus
 from crdt_sync.rooms import COMPARE_S
 from persistence.memory import MemoryStore
 from tests.support.fakes import (
@@ -251,3 +252,26 @@ async def test_a_gap_that_cannot_be_read_now_is_read_later() -> None:
 
         assert sorted(text_at(bob).split()) == ["ann", "bob"]
         assert document_of(await two.room()).waiting == ()
+
+
+@in_virtual_time
+async def test_a_room_that_breaks_right_after_an_edit_is_loaded_anew_though_others_have_it_open() -> None:
+    hub, store = Hub(), MemoryStore()
+    async with (
+        running_node(store, make_bus=lambda: MemoryBus(hub)) as one,
+        running_node(store, make_bus=lambda: MemoryBus(hub)) as two,
+    ):
+        await asyncio.sleep(2)
+        ann, bob = await joined(one), await joined(two)
+        bob.edit(Editor(2).type("bob "))
+        ann.edit(Editor(1).type("ann "))
+        await settle(ann, bob)
+        (await one.room()).fail(RuntimeError("by a bug"))
+        await ann.leave()
+
+        await until(lambda: "room" not in one.rooms, timeout_s=5)
+
+        await ann.connect(one)
+        ann.ask_for_sync()
+        await settle(ann, bob)
+        assert sorted(text_at(ann).split()) == sorted(text_at(bob).split()) == ["ann", "bob"]
