@@ -76,6 +76,7 @@ class Journal:
         bytes_max: Bound on what may wait, `UPDATE_BYTES` for each update included.
         metrics: Where it is counted how long storing takes.
         traced: Whether there are spans to look for.
+        committed: Called after each commit, for each of its logs and users: the log's name, first and last seq, the user.
     """
 
     def __init__(
@@ -86,8 +87,10 @@ class Journal:
         bytes_max: int,
         metrics: Metrics | None = None,
         traced: bool = False,
+        committed: Callable[[str, int, int, str | None], None] | None = None,
     ) -> None:
         self._metrics = metrics or Metrics()
+        self._on_commit = committed
         self._store = store
         self._traced = traced
         self._interval_s = interval_s
@@ -207,6 +210,8 @@ class Journal:
         self._unstored_bytes -= batch.size
         for run, seq in zip(batch.runs, seqs, strict=True):
             run.log.stored(seq, len(run.updates))
+            if self._on_commit is not None:
+                self._on_commit(run.log.name, seq - len(run.updates) + 1, seq, run.user)
         while self._waiters and self._waiters[0][0] <= batch.upto:
             self._waiters.popleft()[1]()
 

@@ -14,7 +14,7 @@ PACKAGES = ("auth", "persistence", "crdt_sync")
 
 # A module imports only from rows above its own.
 ROWS: tuple[frozenset[str], ...] = (
-    frozenset({"elsewhere", "errors", "garbage", "moments", "otlp", "pacing", "settings", "urgency"}),
+    frozenset({"elsewhere", "errors", "garbage", "hooks", "moments", "otlp", "pacing", "settings", "urgency"}),
     frozenset({"tracing"}),
     frozenset({"logs"}),
     frozenset({"siblings"}),
@@ -61,6 +61,7 @@ ROWS: tuple[frozenset[str], ...] = (
             "content",
             "copies",
             "document",
+            "drafts",
         }
     ),
     frozenset(
@@ -101,14 +102,14 @@ ROWS: tuple[frozenset[str], ...] = (
     frozenset({"gateway.parts"}),
     frozenset({"gateway.admin_page", "gateway.calls", "gateway.readings", "gateway.visit"}),
     frozenset({"gateway.sync"}),
-    frozenset({"gateway.probes"}),
+    frozenset({"gateway.live_rooms", "gateway.probes"}),
     frozenset({"gateway.api", "gateway.past_api", "gateway.verify_api"}),
     frozenset({"gateway.operations"}),
     frozenset({"gateway.openapi"}),
     frozenset({"gateway.routing"}),
     frozenset({"gateway.app"}),
     frozenset({"admin", "checkups", "commands", "ending", "foreign", "scrapes", "store_copy", "tables", "transport"}),
-    frozenset({"accepting"}),
+    frozenset({"accepting", "ws"}),
     frozenset({"ops_port", "server"}),
     frozenset({"admin_api", "admin_store", "past_options", "past_reports", "room_reports", "serve", "store_reports"}),
     frozenset({"admins", "examining", "playing"}),
@@ -136,7 +137,7 @@ ROWS: tuple[frozenset[str], ...] = (
 DOORS = frozenset({"__init__", "__main__", "gateway.__init__"})
 
 HOMES = {
-    "pycrdt": {"crdt_sync.client", "crdt_sync.native", "crdt_sync.trip_edits"},
+    "pycrdt": {"crdt_sync.client", "crdt_sync.drafts", "crdt_sync.native", "crdt_sync.trip_edits"},
     "starlette": {
         "crdt_sync.gateway.access",
         "crdt_sync.gateway.admin_page",
@@ -156,6 +157,7 @@ HOMES = {
         "crdt_sync.serve",
         "crdt_sync.server",
         "crdt_sync.transport",
+        "crdt_sync.ws",
     },
     "h11": {"crdt_sync.accepting"},
     "redis": {"crdt_sync.bus.redis_link"},

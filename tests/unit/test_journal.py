@@ -413,3 +413,25 @@ async def test_updates_of_several_users_stay_in_order_within_one_commit() -> Non
         ]
         assert room.told == [(2, 2), (3, 1), (4, 1), (5, 1)]
         assert (await running.store.load("room")).updates == (b"1", b"2", b"3", b"4", b"5")
+
+
+@in_virtual_time
+async def test_after_a_commit_and_not_before_it_is_told_what_was_stored_by_whom() -> None:
+    told: list[tuple[str, int, int, str | None]] = []
+    store = MoodyStore(MemoryStore())
+    await store.open()
+    journal = Journal(store, interval_s=INTERVAL_S, bytes_max=1 << 20, committed=lambda *one: told.append(one))
+    task = asyncio.create_task(journal.run())
+    store.fail("append")
+    room = Log("room")
+    for user in ("ann", "ann", "bob", None):
+        journal.add(room, b"x", user=user)
+    await asyncio.sleep(5)
+    assert told == []
+
+    store.recover()
+    await asyncio.sleep(5)
+
+    assert told == [("room", 1, 2, "ann"), ("room", 3, 3, "bob"), ("room", 4, 4, None)]
+    task.cancel()
+    await asyncio.wait([task])
