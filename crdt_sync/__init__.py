@@ -4,12 +4,38 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from .gateway.app import create_app
+    from .errors import NotRunning, NotYetStored, SyncError
+    from .gateway.app import SyncApp, create_app
+    from .gateway.live_rooms import LiveRooms
+    from .hooks import StoredChange
     from .settings import InvalidSettings, Settings
+    from .ws import websocket_protocol
 
-__all__ = ["InvalidSettings", "Settings", "create_app"]
+__all__ = [
+    "InvalidSettings",
+    "LiveRooms",
+    "NotRunning",
+    "NotYetStored",
+    "Settings",
+    "StoredChange",
+    "SyncApp",
+    "SyncError",
+    "create_app",
+    "websocket_protocol",
+]
 
-_MODULES = {"InvalidSettings": ".settings", "Settings": ".settings", "create_app": ".gateway.app"}
+_MODULES = {
+    "InvalidSettings": ".settings",
+    "LiveRooms": ".gateway.live_rooms",
+    "NotRunning": ".errors",
+    "NotYetStored": ".errors",
+    "Settings": ".settings",
+    "StoredChange": ".hooks",
+    "SyncApp": ".gateway.app",
+    "SyncError": ".errors",
+    "create_app": ".gateway.app",
+    "websocket_protocol": ".ws",
+}
 
 
 def __getattr__(name: str) -> Any:

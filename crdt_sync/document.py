@@ -24,7 +24,7 @@ from .errors import (
     UpdateBreaksDocument,
     UpdateTooHeavy,
 )
-from .native import Native, NoRecorder, Recorder, noted
+from .native import Doc, Native, NoRecorder, Recorder, noted
 from .pacing import Steps, at_once
 from .pieces import Pieces
 from .ranges import Ranges
@@ -227,6 +227,10 @@ class Document:
         """How many clients have written what is integrated."""
         return len(self._clocks)
 
+    def has_client(self, client: int) -> bool:
+        """Whether something is integrated that this client has written."""
+        return client in self._clocks
+
     def bound_waiting(self, bytes_max: int) -> None:
         """Change the bound on the updates held back. Those that are kept stay."""
         self._waiting.bytes_max = bytes_max
@@ -281,6 +285,11 @@ class Document:
             if self._index_of_pair(client, clock) is not None:
                 known[client] = clock - 1
         return (yield from self._encoding(state_vector if known == theirs else write_state_vector(known)))
+
+    def copying(self, client_id: int) -> Steps[Doc]:
+        """Make a copy of what is integrated, for somebody to edit as this client, in steps; see `diffing`."""
+        at_once(self.folding())
+        return (yield from self._native.copying(client_id))
 
     def state(self) -> State:
         """Return the whole document.

@@ -8,6 +8,10 @@ log; `reason` is the short sentence for the wire.
 from typing import ClassVar
 
 
+class NotRunning(RuntimeError):
+    """The application's lifespan isn't under way, so there are no rooms. The text says what to do."""
+
+
 class SyncError(Exception):
     """Base of all errors that a client can be told about."""
 
@@ -82,6 +86,10 @@ class StoreBehind(TryAgainLater):
     """Too many bytes wait to be stored on this node."""
 
     reason = "store behind"
+
+
+class NotYetStored(StoreBehind):
+    """It was accepted, and others have seen it; but the store takes too long to keep it. It is tried again: don't do it anew."""
 
 
 class SlowReader(TryAgainLater):

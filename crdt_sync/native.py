@@ -12,7 +12,7 @@ it to its strings; they are loaded anew, and what was put off after them.
 from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeAlias
 
 import pycrdt
 
@@ -31,6 +31,8 @@ DEFERRED_BYTES_MAX = 256 << 10
 # each kilobyte that was typed in one go. So small updates share a transaction, as many as this.
 TOGETHER_MAX = 50
 TOGETHER_BYTES_MAX = 1 << 10
+
+Doc: TypeAlias = "pycrdt.Doc[Any]"
 
 
 class Recorder(Protocol):
@@ -59,12 +61,13 @@ class Native:
     Args:
         recorder: Told before and after what is done here in steps. What is done at once, the caller notes.
         trace: Told of each update when it is its turn to be given to pycrdt.
+        client_id: As whom somebody will edit it.
     """
 
-    def __init__(self, recorder: Recorder, trace: Callable[[bytes], None]) -> None:
+    def __init__(self, recorder: Recorder, trace: Callable[[bytes], None], *, client_id: int | None = None) -> None:
         self._recorder = recorder
         self._trace = trace
-        self._doc: pycrdt.Doc[Any] = pycrdt.Doc()
+        self._doc: Doc = pycrdt.Doc(client_id=client_id)
         # The one that is open, and how many updates it has.
         self._transaction: pycrdt.Transaction | None = None
         self._together = 0
@@ -186,6 +189,22 @@ class Native:
         except ProtocolError as error:
             raise DocumentBroken(f"pycrdt encoded what can't be read: {error}") from error
 
+    def copying(self, client_id: int) -> Steps[Doc]:
+        """Make a copy for somebody to edit, stand-ins and all, in steps of some milliseconds: of the first one's moment.
+
+        Raises:
+            DocumentBroken: pycrdt can't.
+        """
+        state = self.encode(b"\x00")
+        yield
+        copy = Native(self._recorder, self._trace, client_id=client_id)
+        try:
+            yield from copy._loading(state)
+        except (ProtocolError, UpdateBreaksDocument) as error:
+            raise DocumentBroken(f"pycrdt can't load what it encoded: {error}") from error
+        copy._end_transaction()
+        return copy._doc
+
     def state_vector(self) -> bytes:
         """What was applied, and not put off.
 
@@ -218,6 +237,15 @@ class Native:
         if not simple and _lacks(self.state_vector(), data):
             raise UpdateBreaksDocument("pycrdt didn't integrate an update that was ready")
 
+    def _loading(self, state: bytes) -> Steps[None]:
+        """Load what another one encoded."""
+        update = yield from reading(state, bounded=False)
+        pieces = Pieces(state, update)
+        for piece in pieces:
+            with noted(self._recorder, b""), pieces.timed():
+                self.give(piece, simple=True)
+            yield
+
     def _end_transaction(self) -> None:
         transaction, self._transaction = self._transaction, None
         self._together = 0
@@ -242,11 +270,7 @@ class Native:
         yield
         state = yield from cutting(state, self._cuts)
         cut = Native(self._recorder, self._trace)
-        update = yield from reading(state, bounded=False)
-        pieces = Pieces(state, update)
-        for piece in pieces:
-            with noted(self._recorder, b""), pieces.timed():
-                cut.give(piece, simple=True)
+        for _ in cut._loading(state):
             yield
             if self._fold is not fold:
                 return

@@ -10,6 +10,7 @@ loop. The bytes that are stored and relayed are the bytes that came.
 
 import asyncio
 import logging
+import secrets
 import sys
 import weakref
 from bisect import insort
@@ -32,14 +33,15 @@ from .errors import (
     Draining,
     Idle,
     MessageTooBig,
+    NotYetStored,
     ProtocolError,
     ReadOnly,
-    StoreBehind,
 )
 from .fanout import Fanout
 from .journal import Journal
 from .load import Load
 from .metrics import Metrics
+from .native import Doc
 from .pacing import Turns, unhurried
 from .protocol import (
     AWARENESS_KIND,
@@ -537,6 +539,30 @@ class Room:
             self.fail(error)
             raise
 
+    async def copy(self, client_id: int) -> Doc:
+        """Make a copy of the document as it is shown now, for somebody to edit as this client; it may take its time.
+
+        Raises:
+            DocumentBroken: The document can't be trusted any more.
+        """
+        try:
+            await self._fold()
+            # Not in the middle of an update, of which the other part may yet be refused.
+            async with self._in_pieces_alone():
+                copying = self._document.copying(client_id)
+                next(copying)  # it is the document as of now
+            return await self._turns.take_large(copying)
+        except DocumentBroken as error:
+            self.fail(error)
+            raise
+
+    def new_client_id(self) -> int:
+        """A client id that nobody has written with here. Of 32 bits, as Yjs' own: they are repeated in every update."""
+        while True:
+            client_id = secrets.randbits(32)
+            if not self._document.has_client(client_id):
+                return client_id
+
     async def _make_difference(self, state_vector: bytes) -> bytes:
         await self._fold()
         return await self._turns.take(self._document.diffing(state_vector))
@@ -664,7 +690,7 @@ class Room:
         """Wait until all that is in the document now is stored.
 
         Raises:
-            StoreBehind: That takes too long.
+            NotYetStored: That takes too long.
         """
         done = asyncio.Event()
         self.when_stored(done.set)
@@ -672,7 +698,7 @@ class Room:
             async with asyncio.timeout(timeout_s):
                 await done.wait()
         except TimeoutError as error:
-            raise StoreBehind(f"not stored after {timeout_s:g} s; it was accepted, and will be") from error
+            raise NotYetStored(f"not stored after {timeout_s:g} s; it was accepted, and will be") from error
 
     def captured(self, *, written: bool) -> None:
         """The capture has become a snapshot, or won't; one that isn't whole is soon followed by another."""

@@ -131,7 +131,8 @@ class Access:
             return
         if not is_from_this_machine(scope, headers):
             raise Forbidden(
-                "without keys, only this machine is served: set CRDT_SYNC_JWT_SECRET, or CRDT_SYNC_INSECURE_OPEN=true"
+                "without keys, only this machine is served: set CRDT_SYNC_JWT_SECRET, give create_app a token_verifier, or set "
+                "CRDT_SYNC_INSECURE_OPEN=true"
             )
 
 

@@ -1,10 +1,11 @@
 """The ASGI application: routes, and what lives as long as it does."""
 
 import asyncio
+import inspect
 import logging
 import signal
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
 from pathlib import Path
 
 from starlette.applications import Starlette
@@ -14,6 +15,7 @@ from starlette.middleware.cors import CORSMiddleware
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse
 from starlette.routing import Route, WebSocketRoute
+from starlette.types import Receive, Scope, Send
 
 from auth import TokenVerifier
 from persistence import Store
@@ -23,7 +25,9 @@ from ..archiving import Archiving, make_archive
 from ..blackbox import BlackBox, NoBlackBox
 from ..bus import open_bus
 from ..draining import Drain
+from ..errors import NotRunning
 from ..going_back import GoingBack
+from ..hooks import FINISH_S, Hook, OnStored
 from ..journal import Journal
 from ..keys import configured_verifier
 from ..limits import Limits
@@ -37,6 +41,7 @@ from ..settings import InvalidSettings, Settings
 from ..stores import make_store, open_when_reachable
 from .access import Access, allowed_origins
 from .admin_page import AdminPage
+from .live_rooms import NOT_RUNNING, LiveRooms
 from .ops import Readiness
 from .parts import Parts
 from .probes import Probes
@@ -49,7 +54,41 @@ log = logging.getLogger("crdt_sync.app")
 API_METHODS = ["GET", "POST", "DELETE", "PUT", "PATCH", "OPTIONS"]
 
 
-def create_app(settings: Settings | None = None, *, token_verifier: TokenVerifier | None = None) -> Starlette:
+class SyncApp(Starlette):
+    """The sync server as an ASGI application, to be run by itself or mounted in another. Made by `create_app`."""
+
+    rooms: LiveRooms
+    """Its rooms, to be read and edited by the code around it, while the lifespan is under way."""
+
+    _run: Callable[[Starlette], AbstractAsyncContextManager[None]]
+
+    def lifespan(self, app: object = None) -> AbstractAsyncContextManager[None]:
+        """What keeps documents: opens the store when it is entered, stores everything when it is left.
+
+        Frameworks run the lifespan of the application that the server is given, and of no other. So give it to that one,
+        `FastAPI(lifespan=sync.lifespan)`, or enter it in its own.
+
+        Args:
+            app: The one that this is mounted in. Not needed.
+
+        Raises:
+            RuntimeError: When it is entered: it runs already.
+            StoreError: Likewise: the database can't be used.
+        """
+        return self._run(self)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "lifespan" and not self.rooms.is_open:
+            raise NotRunning(NOT_RUNNING)
+        await super().__call__(scope, receive, send)
+
+
+def create_app(
+    settings: Settings | None = None,
+    *,
+    token_verifier: TokenVerifier | None = None,
+    on_stored: OnStored | None = None,
+) -> SyncApp:
     """Return the sync server as an ASGI application.
 
     It keeps documents while its lifespan runs: opens the store at startup, stores everything at shutdown.
@@ -58,10 +97,14 @@ def create_app(settings: Settings | None = None, *, token_verifier: TokenVerifie
     Args:
         settings: Read from the environment if not given.
         token_verifier: Turns credentials into grants, in the place of keys in the settings.
+        on_stored: Called with what was stored, some time after it was; see `hooks`.
 
     Raises:
         InvalidSettings: The environment can't work, what it takes isn't installed, or there are keys beside a verifier.
+        TypeError: A hook that isn't async.
     """
+    if on_stored is not None and not _is_async(on_stored):
+        raise TypeError(f"on_stored is an async function, not {on_stored!r:.100}")
     chosen = settings or Settings.read()
     verifier = configured_verifier(chosen)
     if verifier is not None and token_verifier is not None:
@@ -69,9 +112,12 @@ def create_app(settings: Settings | None = None, *, token_verifier: TokenVerifie
     limits = Limits(chosen)
     admin_page = AdminPage()
     tracer = _make_tracer(chosen)
+    live_rooms = LiveRooms(chosen)
 
     @asynccontextmanager
     async def lifespan(app: Starlette) -> AsyncIterator[None]:
+        if live_rooms.is_open:
+            raise RuntimeError("the lifespan of this application runs already: enter it in one place")
         hide_queries()
         store = make_store(chosen)
         archiving = Archiving(store, make_archive(chosen))
@@ -83,12 +129,14 @@ def create_app(settings: Settings | None = None, *, token_verifier: TokenVerifie
         if tracer is not None:
             tracer.open(bus.node if bus is not None else None)
         metrics = Metrics()
+        hook = Hook(on_stored) if on_stored is not None else None
         journal = Journal(
             store,
             interval_s=chosen.journal_interval_s,
             bytes_max=chosen.unstored_bytes_max,
             metrics=metrics,
             traced=tracer is not None,
+            committed=hook.committed if hook is not None else None,
         )
         load = Load(chosen, limits, metrics)
         box = _make_box(chosen, store)
@@ -124,9 +172,17 @@ def create_app(settings: Settings | None = None, *, token_verifier: TokenVerifie
             _start(load.run(), "load"),
             _start(drain.run(parts.sessions, rooms, parts.readiness), "drain"),
         ]
+        live_rooms.open(rooms)
         try:
             yield
         finally:
+            if hook is not None:
+                # What it is told is stored by then, and it may still read and edit.
+                with suppress(TimeoutError):
+                    async with asyncio.timeout(FINISH_S):
+                        await journal.flush()
+                await hook.finish()
+            await live_rooms.close()
             for task in looking_after:
                 await _stop(task)
             if verifier is not None:
@@ -149,7 +205,7 @@ def create_app(settings: Settings | None = None, *, token_verifier: TokenVerifie
 
     state = State()
     probes = Probes(chosen, state)
-    app = Starlette(
+    app = SyncApp(
         routes=[
             Route("/", _welcome),
             *probes.routes_beside_rooms(),
@@ -161,6 +217,8 @@ def create_app(settings: Settings | None = None, *, token_verifier: TokenVerifie
         ],
         lifespan=lifespan,
     )
+    app.rooms = live_rooms
+    app._run = lifespan
     app.state = state
     app.state.probes = probes
     app.state.unstored = []
@@ -183,7 +241,8 @@ def _cors(settings: Settings) -> Middleware:
 
 
 async def _welcome(request: Request) -> PlainTextResponse:
-    url = f"{'wss' if request.url.scheme == 'https' else 'ws'}://{request.url.netloc}"
+    root = request.scope.get("root_path", "")
+    url = f"{'wss' if request.url.scheme == 'https' else 'ws'}://{request.url.netloc}{root}"
     return PlainTextResponse(
         "This is crdt-sync, a y-websocket server for Yjs documents.\n\n"
         f'Connect with: new WebsocketProvider("{url}", "trip-1", doc)\n'
@@ -196,6 +255,10 @@ async def _needs_websocket(request: Request) -> PlainTextResponse:
         status_code=426,
         headers={"upgrade": "websocket", "connection": "upgrade"},
     )
+
+
+def _is_async(function: OnStored) -> bool:
+    return inspect.iscoroutinefunction(function) or inspect.iscoroutinefunction(getattr(function, "__call__", None))  # noqa: B004
 
 
 def _make_tracer(settings: Settings) -> tracing.Tracer | None:
