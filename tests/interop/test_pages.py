@@ -33,6 +33,7 @@ ELSEWHERE = {
     ("docs/how-to/administer.md", "sh"): "tests/interop/test_administer_page.py",
     ("docs/how-to/authenticate.md", "python"): "tests/unit/test_authenticate_page.py",
     ("docs/how-to/back-up-and-restore.md", "sh"): "tests/interop/test_back_up_page.py",
+    ("docs/how-to/embed.md", "python"): "tests/unit/test_embed_page.py",
     ("docs/how-to/go-back-in-time.md", "sh"): "tests/interop/test_go_back_page.py",
     ("docs/how-to/migrate.md", "js"): "tests/interop/test_migrate_page.py",
     ("docs/how-to/migrate.md", "sh"): "tests/interop/test_migrate_page.py",
@@ -42,10 +43,13 @@ ELSEWHERE = {
     ("docs/how-to/use-the-admin-page.md", "sh"): "tests/interop/test_admin_page.py",
     ("docs/how-to/write-a-dart-client.md", "dart"): "tests/unit/test_dart_page.py",
     ("docs/reference/content.md", "js"): "tests/unit/test_content.py",
+    ("docs/reference/python.md", "python"): "tests/unit/test_embed_page.py",
     ("docs/reference/trips.md", "python"): "tests/unit/test_trips.py",
     ("docs/tutorial/bring-a-trip-back.md", "js"): "tests/interop/test_bring_back.py",
     ("docs/tutorial/bring-a-trip-back.md", "sh"): "tests/interop/test_bring_back.py",
     ("docs/tutorial/first-steps.md", "js"): "tests/interop/test_tutorial.py",
+    ("examples/django/README.md", "sh"): "tests/interop/test_example_apps.py",
+    ("examples/fastapi/README.md", "sh"): "tests/interop/test_example_apps.py",
 }
 """By page and language, the test that runs them all."""
 

@@ -35,10 +35,11 @@ const pause = ms => new Promise(resolve => setTimeout(resolve, ms))
 const turn = () => new Promise(resolve => setImmediate(resolve))
 
 class Client {
-  constructor ({ version, url, room, params = {}, connect = true, clientId, state, ca, tabs = false }) {
+  constructor ({ version, url, room, params = {}, connect = true, clientId, state, ca, tabs = false, cookie }) {
     const { Provider, dialect } = stock[version]
     this.dialect = dialect
     this.ca = ca
+    this.headers = cookie === undefined ? {} : { cookie } // as a browser sends it along
     this.Y = dialect.Y
     this.doc = new this.Y.Doc()
     if (clientId !== undefined) this.doc.clientID = clientId
@@ -83,7 +84,7 @@ class Client {
     const client = this
     return class extends WebSocket {
       constructor (address, protocols) {
-        super(address, protocols, { perMessageDeflate: false, ca: client.ca })
+        super(address, protocols, { perMessageDeflate: false, ca: client.ca, headers: client.headers })
         this.on('open', () => { this.wasOpen = true; client.opened++; client.changes++ })
         this.on('close', (code, reason) => { if (this.wasOpen) client.lostAt ??= performance.now(); client.closes.push({ code, reason: String(reason) }); client.changes++ })
         this.on('error', error => { client.refusals.push(error.message); client.changes++ })

@@ -426,6 +426,7 @@ class NodeClients:
         client_id: int | None = None,
         ca: str | None = None,
         tabs: bool = False,
+        cookie: str | None = None,
     ) -> NodeClient:
         """Make a stock npm client.
 
@@ -439,10 +440,11 @@ class NodeClients:
             params: For the query of its URL.
             client_id: Instead of a random one.
             ca: The authority that it trusts, as PEM, for `wss:`.
+            cookie: What it sends along, as a browser does.
             tabs: Whether it is a tab of a browser: those of one address and room hear of each other beside the server.
         """
         name = f"{version}/{next(self._names)}"
-        optional = {"state": state, "params": params, "clientId": client_id, "ca": ca, "tabs": tabs}
+        optional = {"state": state, "params": params, "clientId": client_id, "ca": ca, "tabs": tabs, "cookie": cookie}
         given = {key: value for key, value in optional.items() if value is not None}
         made = await self._node.ask(
             "create", client=name, version=version, url=url, room=room, connect=connect, **given
