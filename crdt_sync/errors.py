@@ -9,7 +9,7 @@ from typing import ClassVar
 
 
 class NotRunning(RuntimeError):
-    """The application's lifespan isn't under way, so there are no rooms. The text says what to do."""
+    """The application's lifespan isn't under way, or not in this event loop, so there are no rooms. The text says what to do."""
 
 
 class SyncError(Exception):

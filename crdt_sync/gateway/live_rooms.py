@@ -26,6 +26,7 @@ class LiveRooms:
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
         self._rooms: Rooms | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
         # Each client that ever wrote is a part of each state vector. So those of edits that are over are used again: whoever
         # copies the document now has all that they wrote.
         self._client_ids: WeakKeyDictionary[Room, list[int]] = WeakKeyDictionary()
@@ -39,6 +40,7 @@ class LiveRooms:
     def open(self, rooms: Rooms) -> None:
         """The application runs, with these rooms."""
         self._rooms = rooms
+        self._loop = asyncio.get_running_loop()
 
     async def close(self) -> None:
         """Take in what edits under way have left to be taken in, and let nobody begin or finish another."""
@@ -65,7 +67,7 @@ class LiveRooms:
 
         Raises:
             ValueError: The user can't be one.
-            NotRunning: The application's lifespan isn't under way.
+            NotRunning: The application's lifespan isn't under way in this event loop.
             SyncError: It can't be edited; nothing changed. But with `NotYetStored` it has been, and isn't committed yet.
         """
         # The same rules as for a grant's: it is stored with the edit.
@@ -95,7 +97,7 @@ class LiveRooms:
         """Return a copy of a room's document as of now; an empty one, if there is no such room.
 
         Raises:
-            NotRunning: The application's lifespan isn't under way.
+            NotRunning: The application's lifespan isn't under way in this event loop.
             SyncError: It can't be read now, or was deleted.
         """
         async with self._running().hold(check_room_name(room)) as held:
@@ -104,6 +106,8 @@ class LiveRooms:
     def _running(self) -> Rooms:
         if self._rooms is None:
             raise NotRunning(NOT_RUNNING)
+        if asyncio.get_running_loop() is not self._loop:
+            raise NotRunning(OTHER_LOOP)
         return self._rooms
 
     async def _take_whole(self, rooms: Rooms, room: Room, update: bytes, user: str | None) -> None:
@@ -134,6 +138,10 @@ NOT_RUNNING = (
     "crdt-sync isn't running: the lifespan of its application was not entered, or is over. Frameworks don't run the lifespan of "
     "what is mounted in them. With FastAPI or Starlette, say FastAPI(lifespan=sync.lifespan), or enter it in your own: "
     "`async with sync.lifespan(): yield`. In tests, use `with TestClient(app) as client:`. See docs/how-to/embed.md"
+)
+OTHER_LOOP = (
+    "rooms are edited and read in the event loop in which crdt-sync runs, and this is another one. From a thread of a framework's, "
+    "hand the work to its loop: anyio.from_thread.run in FastAPI and Starlette, asgiref's async_to_sync in Django. See docs/how-to/embed.md"
 )
 
 

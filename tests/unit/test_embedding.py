@@ -10,6 +10,8 @@ from typing import Any
 import httpx2
 import pycrdt
 import pytest
+from anyio import from_thread
+from fastapi import FastAPI
 from starlette.applications import Starlette
 from starlette.routing import Mount
 from starlette.testclient import TestClient
@@ -96,6 +98,25 @@ def test_a_client_of_tests_reaches_a_room_under_the_path_of_the_mount() -> None:
             assert [room.name for room in sync.state.parts.rooms] == ["trip-1"]
         with pytest.raises(WebSocketDisconnect), client.websocket_connect("/sync/other"):
             pass
+
+
+def test_a_route_that_is_not_async_edits_by_way_of_the_servers_event_loop_and_by_no_other() -> None:
+    sync = make_sync()
+    app = FastAPI(lifespan=sync.lifespan)
+
+    @app.post("/edit")
+    def in_a_thread() -> None:
+        with pytest.raises(NotRunning, match=r"anyio\.from_thread"):
+            asyncio.run(edit(sync, "trip-1", "x"))
+        from_thread.run(edit, sync, "trip-1", "x")
+
+    @app.get("/text")
+    async def text() -> str:
+        return text_of((await sync.rooms.read("trip-1")).get_update())
+
+    with TestClient(app) as client:
+        assert client.post("/edit").status_code == 200
+        assert client.get("/text").json() == "x"
 
 
 def test_without_keys_a_mounted_server_is_for_its_own_machine(caplog: pytest.LogCaptureFixture) -> None:
