@@ -211,7 +211,8 @@ class File:
             if _code(error) != sqlite3.SQLITE_BUSY:
                 raise
             raise StoreInUse(
-                f"{self.path} is in use by another server: stop it first, or give this one a file of its own"
+                f"{self.path} is in use by another server: stop it first, or give this one a file of its own. "
+                "Several processes share a database in PostgreSQL, not in SQLite"
             ) from error
 
     def _read_schema(self, connection: sqlite3.Connection) -> Schema:
