@@ -29,7 +29,7 @@ highlight_language = "none"
 pygments_style = "default"
 pygments_dark_style = "monokai"
 
-_SECTION = re.compile(r"^## ([^\n]+)\n(.*?)(?=^## |\Z)", re.MULTILINE | re.DOTALL)
+_SECTION = re.compile(r"^##+ ([^\n]+)\n(.*?)(?=^##+ |\Z)", re.MULTILINE | re.DOTALL)
 _LISTED = re.compile(r"^ *- \[[^\]]+\]\(([^)#:]+)\.md\)", re.MULTILINE)
 _UNKNOWN_TO_PYGMENTS = re.compile(r"^( *)```promql$", re.MULTILINE)
 _OUTSIDE = re.compile(r"\[([^\]]+)\]\((?:\.\./)+(?:README|examples|tests|benchmarks|clients)[^)]*\)")

@@ -4,7 +4,7 @@ import re
 from pathlib import Path
 
 import crdt_sync
-from crdt_sync import Settings
+from crdt_sync import Settings, client
 from crdt_sync import errors as all_errors
 from crdt_sync.gateway.operations import OPERATIONS
 from crdt_sync.gateway.probes import PATHS
@@ -54,6 +54,12 @@ def test_public_surface_is_the_documented_one() -> None:
     page = (DOCS / "reference/python.md").read_text()
 
     assert sorted(re.findall(r"^## `(\w+)", page, re.MULTILINE)) == sorted(crdt_sync.__all__)
+
+
+def test_python_page_has_every_name_of_the_client() -> None:
+    page = (DOCS / "reference/python.md").read_text().split("\n## The client\n")[1]
+
+    assert {name for name in client.__all__ if not re.search(rf"`{name}\b", page)} == set()
 
 
 def test_http_page_lists_every_request_with_its_right_and_query() -> None:
