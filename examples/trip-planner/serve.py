@@ -29,6 +29,7 @@ PORT = 1234
 LOCAL_NAMES = ("127.0.0.1", "localhost", "[::1]")
 TOKEN_LIFETIME_S = 600
 """Short, so that one can see tokens being renewed on a connection that stays."""
+RIGHTS = {"trip-*": "write"}
 NAME_CHARS_MAX = 40
 PAGE_HEADERS = {
     # Names and trips come from strangers: no script but our files, no request but to this server, no frame around it.
@@ -41,16 +42,13 @@ PAGE_HEADERS = {
 }
 
 
-def make_app(
-    settings: Settings, secret: str, *, local: bool = True, token_lifetime_s: int = TOKEN_LIFETIME_S
-) -> Starlette:
+def make_app(settings: Settings, secret: str, *, local: bool) -> Starlette:
     """Make the application: crdt-sync, with a page and a login in front of it.
 
     Args:
         settings: The server's; `secret` is its `jwt_secret`.
         secret: What tokens are signed with.
         local: Whether tokens are for this machine's browsers only.
-        token_lifetime_s: How long a guest's token is valid.
     """
     app = create_app(settings)
 
@@ -67,9 +65,8 @@ def make_app(
         except (ValueError, KeyError, TypeError, AttributeError):
             return JSONResponse({"detail": f"a name has 1 to {NAME_CHARS_MAX} characters"}, status_code=400)
         now = int(time.time())
-        claims = {"sub": name, "name": name, "color": color, "iat": now, "exp": now + token_lifetime_s}
-        claims["rooms"] = {"trip-*": "write"}
-        return JSONResponse({"token": jwt.encode(claims, secret, algorithm="HS256"), "lifetime_s": token_lifetime_s})
+        claims = {"sub": name, "name": name, "color": color, "iat": now, "exp": now + TOKEN_LIFETIME_S, "rooms": RIGHTS}
+        return JSONResponse({"token": jwt.encode(claims, secret, algorithm="HS256")})
 
     # In front of crdt-sync's own. Rooms are reached by WebSocket, so these paths take no names from them.
     app.router.routes[:0] = [

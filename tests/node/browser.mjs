@@ -1,6 +1,8 @@
 // A headless Chromium, driven by tests/support/browser.py in the way of client.mjs: one JSON request a line on stdin, one
 // answer a line on stdout, in any order. The browser is in CHROMIUM; each page is a context of its own, as if in a new profile.
 // Selectors are Playwright's (https://playwright.dev/docs/other-locators), `role=button[name="Close"]` or CSS.
+import { readFileSync } from 'node:fs'
+import { createRequire } from 'node:module'
 import * as readline from 'node:readline'
 import { chromium } from 'playwright-core'
 
@@ -9,6 +11,7 @@ const browser = await chromium.launch({
   chromiumSandbox: false,
   args: ['--disable-gpu', '--disable-quic', '--no-first-run', '--disable-background-networking', '--disable-component-update', '--disable-sync']
 })
+const AXE = readFileSync(createRequire(import.meta.url).resolve('axe-core/axe.min.js'), 'utf8')
 const pages = new Map()
 
 const open = async ({ page: name, url, width, height, dark, timeoutMs, scale = 1 }) => {
@@ -58,6 +61,11 @@ const operations = {
   evaluate: ({ page }, { script }) => page.evaluate(script),
   until,
   screenshot: ({ page }, { path, whole }) => page.screenshot({ path, fullPage: whole }).then(() => null),
+  flaws: async ({ page }) => {
+    await page.evaluate(AXE)
+    const { violations } = await page.evaluate('axe.run({ resultTypes: ["violations"] })')
+    return violations.flatMap(({ id, nodes }) => nodes.map(({ target, failureSummary }) => `${id}: ${target.join(' ')}: ${failureSummary}`))
+  },
   seen: ({ seen }) => seen,
   offline: ({ context }, { offline }) => context.setOffline(offline),
   answer: ({ context }, { url, status, body, contentType }) =>

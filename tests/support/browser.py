@@ -186,6 +186,10 @@ class Page:
         """The URLs of all requests that were made for it."""
         return list((await self._ask("seen"))["requests"])
 
+    async def flaws(self) -> list[str]:
+        """What makes it hard for some people to use, such as low contrast or fields without labels, by axe-core's rules."""
+        return list(await self._ask("flaws"))
+
     async def scrolls_sideways(self) -> bool:
         """Whether it is wider than its viewport."""
         return bool(await self.evaluate("document.documentElement.scrollWidth > document.documentElement.clientWidth"))

@@ -20,7 +20,7 @@ export function App({ connection }: { connection: Connection }) {
   const { doc, trip, provider, status } = connection
   useDoc(doc)
   const people = usePeople(provider.awareness)
-  const { problem } = useStore(status)
+  const { problem, loaded } = useStore(status)
   const [tab, setTab] = useState<string>('plan')
   const [history, setHistory] = useState(false)
   const [renaming, setRenaming] = useState(false)
@@ -50,7 +50,7 @@ export function App({ connection }: { connection: Connection }) {
   return (
     <>
       <Header connection={connection} people={people} showHistory={() => setHistory(true)} rename={() => setRenaming(true)} />
-      {problem && <p class="banner" role="alert">{problem.text} {problem.final && <button type="button" class="link" onClick={() => location.reload()}>Reload</button>}</p>}
+      {problem && <p class="banner" role="alert">{problem.text} {problem.gone ? <a class="link" href="?new">Start a new trip</a> : problem.final && <button type="button" class="link" onClick={() => location.reload()}>Reload</button>}</p>}
       <nav class="tabs" aria-label="Parts of the trip">
         {TABS.map(([id, label, icon]) => (
           <button type="button" aria-current={tab === id ? 'page' : undefined} onClick={() => { setTab(id); scrollTo(0, 0) }}>
@@ -59,7 +59,7 @@ export function App({ connection }: { connection: Connection }) {
         ))}
       </nav>
       <main data-tab={tab}>
-        <Itinerary {...{ connection, people, comments, open, setOpen }} />
+        <Itinerary {...{ connection, people, comments, open, setOpen, loaded }} />
         <div class="side">
           <Notes connection={connection} />
           <Budget connection={connection} />
@@ -69,7 +69,6 @@ export function App({ connection }: { connection: Connection }) {
       {history && <History connection={connection} close={() => setHistory(false)} />}
       {renaming && <Welcome suggested={connection.me} enter={identity => void rename(identity)} cancel={() => setRenaming(false)} />}
       <datalist id="currencies">{CURRENCIES.map(one => <option value={one} />)}</datalist>
-      <p id="how-to-move" class="unseen">The arrow keys move it up and down, and into the next day.</p>
       <p id="announcements" class="unseen" aria-live="polite" />
     </>
   )

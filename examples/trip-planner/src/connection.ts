@@ -12,14 +12,16 @@ import { Server } from './server'
 import { Store } from './store'
 import { MINE, Trip } from './trip'
 
-/** What is wrong, in words for people; `final` if trying again is no use. */
-export interface Problem { text: string; final: boolean }
+/** What is wrong, in words for people; `final` if the page doesn't try again by itself. */
+export interface Problem { text: string; final: boolean; gone?: boolean }
 
 export interface Status {
   /** `waiting` is offline without having been asked to be. */
   state: 'saved' | 'saving' | 'offline' | 'waiting'
   unsaved: number
   savedAt: Date | null
+  /** Whether the content is here, from the server in this visit or from this browser. */
+  loaded: boolean
   /** Whether the server's content has been here in this visit. */
   synced: boolean
   /** Whether somebody wants to be offline. */
@@ -32,7 +34,7 @@ const CLOSED: Record<number, string> = {
   4400: 'The server could not read what this page sent: a bug. Reload the page; if that does not help, start a new trip.',
   4401: 'You are not signed in any more. Reload the page to go on.',
   4403: 'You may not edit this trip. What you wrote is not saved.',
-  4404: 'This trip was deleted.',
+  4404: 'This trip was deleted. What you still see is gone once you leave.',
   4408: 'You were away for long, so the connection was closed.',
   4413: 'This trip is full: the server takes nothing more. Remove something, or start a new trip.',
   4429: 'This page sent too much at once, and was stopped. Reload it to go on.'
@@ -50,7 +52,7 @@ export class Connection {
   readonly doc = new Y.Doc()
   readonly trip = new Trip(this.doc)
   readonly status = new Store<Status>({
-    state: 'waiting', unsaved: 0, savedAt: null, synced: false, wantsOffline: sessionStorage.getItem(OFFLINE_PLACE) === 'yes', problem: null
+    state: 'waiting', unsaved: 0, savedAt: null, loaded: false, synced: false, wantsOffline: sessionStorage.getItem(OFFLINE_PLACE) === 'yes', problem: null
   })
   readonly undo = new Y.UndoManager(this.trip.parts, { trackedOrigins: new Set([MINE]), captureTimeout: 600 })
   readonly server: Server
@@ -93,6 +95,7 @@ export class Connection {
   private async begin(): Promise<void> {
     // Not only once the server's copy is here: the example is there for who begins offline, too.
     if (this.room === EXAMPLE_ROOM && this.status.value.wantsOffline) addExample(this.doc)
+    if (!this.trip.isEmpty() || this.status.value.wantsOffline) this.status.set({ loaded: true })
     if (!this.status.value.wantsOffline) await this.connect()
     this.look()
   }
@@ -112,7 +115,7 @@ export class Connection {
   private arrived(): void {
     if (this.room === EXAMPLE_ROOM) addExample(this.doc)
     this.isWell()
-    this.status.set({ synced: true })
+    this.status.set({ loaded: true, synced: true })
     this.look()
   }
 
@@ -143,7 +146,7 @@ export class Connection {
       if (this.provider.wsconnected) return
       // A server that was started anew knows no old tokens. If it gave another one just now, that is for the provider, too.
       if (problem?.text !== UNREACHABLE) await this.takeToken()
-      this.status.set({ problem })
+      this.status.set({ problem, loaded: true })
       this.expectSoon()
     }, PATIENCE_MS)
   }
@@ -157,7 +160,7 @@ export class Connection {
       // Or this browser's copy would bring it back one day.
       void this.copy.clearData()
     }
-    this.status.set({ problem: { text: CLOSED[code] ?? `The server closed the connection (${code}).`, final: true } })
+    this.status.set({ problem: { text: CLOSED[code] ?? `The server closed the connection (${code}).`, final: true, gone: code === 4404 } })
     this.look()
   }
 }

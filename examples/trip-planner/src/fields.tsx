@@ -117,8 +117,8 @@ export const IconButton = ({ icon, label, class: name = '', ...rest }: ButtonPro
 
 export function Avatar({ person: { name, color, idle }, small = false }: { person: Pick<Person, 'name' | 'color' | 'idle'>; small?: boolean }) {
   return (
-    <span class={`avatar ${small ? 'tiny' : ''} ${idle ? 'idle' : ''}`} style={{ '--color': color }} aria-hidden="true">
-      {initials(name)}{idle && <span class="asleep"><Icon name="moon" size={10} /></span>}
+    <span class={`avatar ${small ? 'tiny' : ''} ${idle ? 'idle' : ''}`} style={{ '--color': color }} data-initials={initials(name)} aria-hidden="true">
+      {idle && <span class="asleep"><Icon name="moon" size={10} /></span>}
     </span>
   )
 }

@@ -41,7 +41,7 @@ function People({ people }: { people: Person[] }) {
     <Menu class="people" button={props => (
       <button type="button" class="faces" {...props} aria-label={`Who is here: ${people.map(said).join(', ')}`}>
         {people.slice(0, hidden === 1 ? FACES_MAX + 1 : FACES_MAX).map(person => <Avatar key={person.client} person={person} />)}
-        {hidden > 1 && <span class="avatar more" aria-hidden="true">+{hidden}</span>}
+        {hidden > 1 && <span class="avatar more" data-initials={`+${hidden}`} aria-hidden="true" />}
       </button>
     )}>
       <h2>{count(people.length, 'person', 'people')} here</h2>
@@ -72,7 +72,7 @@ function Saved({ status: { state, unsaved, savedAt, wantsOffline, synced }, setO
   }, [isAway])
   return (
     <Menu class="saving" button={props => (
-      <button type="button" class={`pill ${state}`} {...props}><Icon name={icon} size={16} />{words}</button>
+      <button type="button" class={`pill ${state}`} {...props}><Icon name={icon} size={16} />{words}<Icon name="chevron" size={14} /></button>
     )}>
       <p>{
         unsaved > 0 ? `${count(unsaved, 'edit')} of yours ${unsaved === 1 ? 'is' : 'are'} kept in this browser, and not on the server yet.`

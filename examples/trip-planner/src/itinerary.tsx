@@ -15,7 +15,7 @@ const DAYS_SHOWN_MAX = 60
 
 interface Props { connection: Connection; people: Person[]; comments: Comment[]; open: string | null; setOpen: (id: string | null) => void }
 
-export function Itinerary({ connection, people, comments, open, setOpen }: Props) {
+export function Itinerary({ connection, people, comments, open, setOpen, loaded }: Props & { loaded: boolean }) {
   const { trip, undo } = connection
   const [days, setDays] = useState(1)
   const items = trip.items()
@@ -44,7 +44,8 @@ export function Itinerary({ connection, people, comments, open, setOpen }: Props
 
   return (
     <section id="plan" class="panel plan" aria-label="Itinerary">
-      {items.length === 0 && <Invitation />}
+      <p id="how-to-move" class="unseen">The arrow keys move it up and down, and into the next day.</p>
+      {items.length === 0 && (loaded ? <Invitation /> : <p class="nothing opening">Opening the trip…</p>)}
       {shown.map(day => (
         <Day
           key={day} day={day} items={items.filter(item => item.day === day)} drag={drag} begin={begin} step={step} move={move} days={shown}
