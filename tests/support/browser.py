@@ -25,21 +25,27 @@ TIMEOUT_S = 20.0
 class Browser:
     """One Chromium, in a profile of its own that is removed with it. Usable from any event loop; end it with `close`.
 
+    Args:
+        fonts: Packages of Debian's with fonts that pages may ask for.
+
     Raises:
         Unavailable: There is none here, and none can be fetched.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, *, fonts: tuple[str, ...] = ()) -> None:
         # The package's `usr/bin/chromium` is a script that looks for an installed one.
         chromium = find_program("chromium", path="usr/lib/chromium/chromium", also=("chromium-common", _FONTS))
         self._folder = private_folder("browser")
-        fonts = ["/usr/share/fonts"]
+        folders: list[str | Path] = [
+            "/usr/share/fonts",
+            *(find_program(one, path="usr/share/fonts").path for one in fonts),
+        ]
         if chromium.folder is not None:
-            fonts.append(str(chromium.folder / "usr/share/fonts"))
+            folders.append(chromium.folder / "usr/share/fonts")
         config = self._folder / "fonts.conf"
         config.write_text(
             "<fontconfig>"
-            + "".join(f"<dir>{folder}</dir>" for folder in fonts)
+            + "".join(f"<dir>{folder}</dir>" for folder in folders)
             + "".join(
                 f"<alias><family>{family}</family><prefer><family>{font}</family></prefer></alias>"
                 for family, font in _FAMILIES.items()

@@ -126,6 +126,7 @@ function ItemCard({ item, dragged, spot, connection, people, comments, open, set
         <div class="what">
           {text === null ? <span>{title}</span> : <TextField text={text} label={`Title, ${TYPE_WORDS[type]}`} placeholder="What is it?" class="item-title" />}
           <div class="facts">
+            {cost !== null && <span class="cost">{money(cost, currency)}</span>}
             {timeSlot && <span>{timeSlot}</span>}
             {booking !== 'none' && <span class={`booking ${booking}`}>{booking === 'confirmed' && <Icon name="check" size={13} />}{BOOKING_WORDS[booking]}</span>}
             {unresolved > 0 && <span class="talk"><Icon name="comment" size={14} />{unresolved}<span class="unseen"> open {unresolved === 1 ? 'comment' : 'comments'}</span></span>}

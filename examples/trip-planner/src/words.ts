@@ -54,6 +54,7 @@ const SHOWN_CHARS = 300
 const FIELD_WORDS: Record<string, string> = {
   type: 'kind', time_slot: 'time', cost: 'cost', currency: 'currency', booking_status: 'booking', title: 'title', notes: 'notes'
 }
+const MOVED = 'Moved'
 const UNTOLD = new Set(['metadata', 'trip'])
 
 /** Changes by what they are about: an item, the notes, the budget. `newer` is the content that they lead to. */
@@ -67,20 +68,23 @@ export function describe(changes: Change[], newer: Content): Group[] {
     if (line === null) continue
     const id = `${root}/${root === 'itinerary' || root === 'comments' ? key : ''}/${about}`
     const group = groups.get(id) ?? { title: about, authors: '', lines: [], by: new Set() }
-    // A move sets day and rank: to say it once is enough.
-    if (!group.lines.some(one => one.text !== undefined && one.text === line.text)) group.lines.push(line)
+    group.lines.push(line)
     for (const author of change.authors) group.by.add(author)
     groups.set(id, group)
   }
-  return [...groups.values()].map(({ by, ...group }) => ({ ...group, authors: names([...by]) }))
+  return [...groups.values()].map(({ by, title, lines }) => ({ title, authors: names([...by]), lines: lines.filter(told) }))
 }
 
-function titleOf({ path: [root, index], kind, before, after }: Change, newer: Content): string {
+/** Whether a line says more than others: a move to another day also sets the rank. */
+const told = (line: Line, _: number, all: Line[]) => line.text !== MOVED || !all.some(one => one.text?.startsWith(`${MOVED} from`))
+
+function titleOf({ path, kind, before, after }: Change, newer: Content): string {
+  const [[root, index], depth] = [path, path.length]
   if (root === 'itinerary') {
     const item = kind === 'removed' ? before : kind === 'added' ? after : at(newer['itinerary'], index)
     return plain(at(item, 'title')) || 'Something without a title'
   }
-  if (root === 'comments') return 'Comments'
+  if (root === 'comments') return kind === 'changed' ? 'Comment' : depth > 2 ? 'Reply' : kind === 'removed' ? 'Comment removed' : 'New comment'
   return { title: 'Title of the trip', description: 'Description', notes: 'Notes', budget: 'Budget' }[root as string] ?? String(root)
 }
 
@@ -92,13 +96,18 @@ function lineOf(change: Change, newer: Content): Line | null {
     const day = at(after ?? before, 'day')
     return kind === 'removed' ? { kind, text: `Removed from day ${day}` } : { kind: 'added', text: `Added to day ${day}` }
   }
-  if (root === 'itinerary' && field === 'day') return { kind: 'changed', text: `Moved from day ${before} to day ${after}` }
-  if (root === 'itinerary' && field === 'rank') return { kind: 'changed', text: 'Moved' }
+  if (root === 'itinerary' && field === 'day') return { kind: 'changed', text: `${MOVED} from day ${before} to day ${after}` }
+  if (root === 'itinerary' && field === 'rank') return { kind: 'changed', text: MOVED }
   if (root === 'budget') return { kind: kindOf(kind), text: `${key} planned`, ...both(before, after) }
   if (root === 'comments') {
-    if (field === 'resolved') return { kind: 'changed', text: after === true ? 'Resolved' : 'Opened again', after: plain(at(at(newer['comments'], key), 'content')) }
+    if (field === 'resolved') return { kind: 'changed', text: `${after === true ? 'Resolved' : 'Opened again'}: ${plain(at(at(newer['comments'], key), 'content'))}` }
     const said = plain(at(after ?? before, 'content'))
     return said === '' ? null : { kind: kindOf(kind), ...(kind === 'removed' ? { before: said } : { after: said }) }
+  }
+  if (root === 'itinerary' && field === 'cost') {
+    const currency = plain(at(at(newer['itinerary'], key), 'currency'))
+    const amount = (value: unknown) => typeof value === 'number' ? money(value, currency) : undefined
+    return { kind: kindOf(kind), text: 'Cost', ...both(amount(before), amount(after)) }
   }
   const word = typeof field === 'string' ? FIELD_WORDS[field] ?? field : undefined
   return { kind: kindOf(kind), ...(word === undefined ? {} : { text: word[0]!.toUpperCase() + word.slice(1) }), ...both(before, after) }
