@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
+import pycrdt
 import pytest
 import pytest_asyncio
 
@@ -72,12 +73,17 @@ async def write(page: Page, text: str) -> None:
     await page.type(text)
 
 
+async def ask(server: ServerProcess, method: str, path: str, *, body: bytes | None = None) -> bytes:
+    """What the HTTP API answers to a guest."""
+    session = await request(server.url, "POST", "/session", body={"name": "guest", "color": "#0b6e69"})
+    got = await request(server.url, method, f"/api/v1/rooms/{path}", bearer=session.json["token"], body=body)
+    assert got.status in (200, 204), got
+    return got.body
+
+
 async def stored(server: ServerProcess, room: str) -> Trip:
     """The trip as the project's own reader reads it."""
-    session = await request(server.url, "POST", "/session", body={"name": "reader", "color": "#0b6e69"})
-    got = await request(server.url, "GET", f"/api/v1/rooms/{room}/document", bearer=session.json["token"])
-    assert got.status == 200, got
-    return read_trip(read_content(got.body))
+    return read_trip(read_content(await ask(server, "GET", f"{room}/document")))
 
 
 def says(selector: str, text: str) -> str:
@@ -186,6 +192,28 @@ async def test_undo_takes_back_own_edits_only(demo: ServerProcess, browser: Brow
         await bob.until(f"{TITLES}.join() === '1 hers,1 his'")
 
 
+async def test_what_other_apps_put_into_a_trip_is_left_alone(demo: ServerProcess, browser: Browser, trip: str) -> None:
+    doc: pycrdt.Doc[Any] = pycrdt.Doc()
+    doc["notes"] = notes = pycrdt.Text("before after")
+    notes.insert_embed(7, {"picture": "harbour"})
+    doc["itinerary"] = pycrdt.Array([{"id": "no map"}, 7, pycrdt.Map({"id": "odd", "day": "tomorrow", "cost": -5})])
+    doc["budget"] = pycrdt.Map({"EUR": "lots", "doubloons": 5})
+    doc["comments"] = pycrdt.Array(
+        [3, pycrdt.Map({"content": "no id"}), pycrdt.Map({"id": "c", "content": "<b>hm</b>"})]
+    )
+    await ask(demo, "POST", f"trip-{trip}/updates", body=doc.get_update())
+
+    async with traveller(browser, demo, "Ann", f"?trip={trip}") as ann:
+        await write(ann, ", and on")
+        assert "<b>hm</b>" in await ann.text("#talk")
+        await ann.until(SAVED)
+
+    now = await ask(demo, "GET", f"trip-{trip}/document")
+    doc.apply_update(now)
+    assert [part for part, _ in notes.diff()] == ["before ", {"picture": "harbour"}, "after, and on"]
+    assert doc["budget"].to_py() == {"EUR": "lots", "doubloons": 5}
+
+
 # ----------------------------------------------------------------------------------------------- what is saved
 
 
@@ -269,15 +297,13 @@ async def test_tokens_are_renewed_unseen_and_who_has_a_deleted_trip_open_is_told
         await ann.evaluate(f"window.states = []; setInterval(() => states.push({STATE}), 10)")
         await add(ann, "Louvre")
         async with asyncio.timeout(20):
-            while [one for one in await ann.requests() if one.endswith("/session")].__len__() < 2:
+            while sum(one.endswith("/session") for one in await ann.requests()) < 2:
                 await asyncio.sleep(0.05)
         await add(ann, "Orsay")
         await ann.until(SAVED)
         assert set(await ann.evaluate("states")) <= {"Saved", "Saving…"}
 
-        session = await request(server.url, "POST", "/session", body={"name": "admin", "color": "#0b6e69"})
-        deleted = await request(server.url, "DELETE", f"/api/v1/rooms/trip-{trip}", bearer=session.json["token"])
-        assert deleted.status == 204, deleted
+        await ask(server, "DELETE", f"trip-{trip}")
         await ann.see("text=This trip was deleted")
         await ann.until("indexedDB.databases().then(all => all.every(one => !one.name.includes('trip-')))")
 

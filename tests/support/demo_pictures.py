@@ -124,7 +124,7 @@ async def _frame(browser: Browser, path: Path, folder: Path, pages: dict[str, Pa
         width = PHONE["width"] if phone else WINDOW["width"]
         shown += f'<figure class="{"phone" if phone else ""}">{title}<img width="{width}" src="data:image/png;base64,{data}"></figure>'
     (folder / "frame.html").write_text(shown)
-    size = {"width": 900, "height": 780} if phone else {"width": 1972, "height": 950}
+    size: dict[str, Any] = {"width": 900, "height": 780} if phone else {"width": 1972, "height": 950}
     async with browser.page((folder / "frame.html").as_uri(), **size, scale=1 if phone else 0.75) as page:
         await page.evaluate("document.fonts.ready.then(() => null)")
         await page.screenshot(path, whole=True)

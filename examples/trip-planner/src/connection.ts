@@ -144,9 +144,12 @@ export class Connection {
         () => ({ text: UNREACHABLE, final: false })
       )
       if (this.provider.wsconnected) return
-      // A server that was started anew knows no old tokens. If it gave another one just now, that is for the provider, too.
-      if (problem?.text !== UNREACHABLE) await this.takeToken()
       this.status.set({ problem, loaded: true })
+      if (problem === null) {
+        // It is back. If it was started anew, it knows no old tokens, and gave another one just now.
+        await this.takeToken()
+        if (!this.status.value.wantsOffline) this.provider.connect()
+      }
       this.expectSoon()
     }, PATIENCE_MS)
   }

@@ -4,7 +4,7 @@ import { useEffect, useId, useLayoutEffect, useRef, useState } from 'preact/hook
 import type * as Y from 'yjs'
 import { Icon, type IconName } from './icons'
 import type { Person } from './store'
-import { setText } from './trip'
+import { AMOUNT_MAX, setText } from './trip'
 import { initials } from './words'
 
 type Area = HTMLTextAreaElement
@@ -92,8 +92,11 @@ export function ValueField({ value, save, ...rest }: ValueFieldProps) {
   return (
     <input
       {...rest} ref={ref}
-      onChange={({ currentTarget: input }) => input.checkValidity() ? save(input.value.trim()) : input.reportValidity()}
-      onBlur={({ currentTarget: input }) => { if (!input.checkValidity()) input.value = value }}
+      onChange={({ currentTarget: input }) => input.checkValidity() ? save(input.value.trim()) : announce(`Not saved: ${input.title || input.validationMessage}`)}
+      onBlur={({ currentTarget: input }) => {
+        // As it was understood, once it was.
+        setTimeout(() => { if (document.activeElement !== input) input.value = latest.current.value })
+      }}
       onKeyDown={event => {
         if (event.key === 'Escape') event.currentTarget.value = value
         if (event.key === 'Enter' || event.key === 'Escape') event.currentTarget.blur()
@@ -105,7 +108,7 @@ export function ValueField({ value, save, ...rest }: ValueFieldProps) {
 /** An amount as somebody types it, in their own way; null if it is none. */
 export function readAmount(typed: string): number | null {
   const amount = Number(typed.replace(/\s/g, '').replace(',', '.'))
-  return typed.trim() !== '' && Number.isFinite(amount) && amount >= 0 ? Math.min(amount, 1e12) : null
+  return typed.trim() !== '' && Number.isFinite(amount) && amount >= 0 ? Math.min(amount, AMOUNT_MAX) : null
 }
 
 type ButtonProps = ButtonHTMLAttributes<HTMLButtonElement> & { icon: IconName; label: string; class?: string }

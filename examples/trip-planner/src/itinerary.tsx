@@ -7,7 +7,7 @@ import { useDrag, type Drag, type Spot } from './drag'
 import { announce, Avatar, readAmount, TextField, ValueField } from './fields'
 import { Icon } from './icons'
 import type { Person } from './store'
-import { BOOKING_STATUSES, ITEM_TYPES, type Comment, type Item, type ItemType } from './trip'
+import { BOOKING_STATUSES, DAYS_MAX, ITEM_TYPES, type Comment, type Item, type ItemType } from './trip'
 import { BOOKING_WORDS, money, TYPE_WORDS } from './words'
 
 // A day beyond that is shown only if something is in it.
@@ -37,7 +37,7 @@ export function Itinerary({ connection, people, comments, open, setOpen, loaded 
     const index = there.findIndex(one => one.id === item.id) + by
     if (index >= 0 && index < there.length) move(item.id, { day: item.day, index })
     else if (by === -1 && item.day > 1) move(item.id, { day: item.day - 1, index: Infinity })
-    else if (by === 1 && (item.day < last || there.length > 1)) move(item.id, { day: item.day + 1, index: 0 })
+    else if (by === 1 && item.day < DAYS_MAX && (item.day < last || there.length > 1)) move(item.id, { day: item.day + 1, index: 0 })
     else announce('It can’t go any further')
   }
   useKeptFocus()
@@ -55,7 +55,7 @@ export function Itinerary({ connection, people, comments, open, setOpen, loaded 
       {drag !== null && (
         <div class="day coming" data-day={last + 1}><p class="spot-day">{drag.spot.day === last + 1 ? `Drop for a new day ${last + 1}` : `Day ${last + 1}`}</p></div>
       )}
-      <button type="button" class="quiet add-day" onClick={() => { setDays(last + 1); announce(`Day ${last + 1}`) }}>
+      <button type="button" class="quiet add-day" disabled={last === DAYS_MAX} onClick={() => { setDays(last + 1); announce(`Day ${last + 1}`) }}>
         <Icon name="plus" />Add day {last + 1}
       </button>
       {drag !== null && <div class="ghost" style={{ transform: `translate(${drag.x}px, ${drag.y}px)` }}>{drag.title || 'Untitled'}</div>}
@@ -169,7 +169,7 @@ function Details({ item, talk, connection, step, move, days }: { item: Item; tal
         <label>Cost<ValueField value={item.cost === null ? '' : String(item.cost)} inputMode="decimal" placeholder="0" pattern="\s*[0-9][0-9\s]*([.,][0-9]+)?\s*" title="A number from 0" save={setCost} /></label>
         <label>Currency<CurrencyField value={item.currency} placeholder={others[0] ?? 'EUR'} save={value => set('currency', value || null)} /></label>
         <label>Day
-          <select value={item.day} onChange={event => move(id, { day: Number(event.currentTarget.value), index: Infinity })}>{[...days, days.at(-1)! + 1].map(day => <option value={day}>{day}</option>)}</select>
+          <select value={item.day} onChange={event => move(id, { day: Number(event.currentTarget.value), index: Infinity })}>{[...days, Math.min(days.at(-1)! + 1, DAYS_MAX)].map(day => <option value={day}>{day}</option>)}</select>
         </label>
       </div>
       {notes !== null && <TextField text={notes} label="Notes on it" placeholder="Notes: an address, a reservation number…" lines />}

@@ -1,5 +1,7 @@
 // Rich text with live cursors: Quill, bound to the text `notes` by y-quill.
 import Quill from 'quill'
+import type { EmbedBlot } from 'parchment'
+import type { Op } from 'quill/core'
 import QuillCursors from 'quill-cursors'
 import 'quill/dist/quill.snow.css'
 import { useEffect, useRef } from 'preact/hooks'
@@ -9,8 +11,31 @@ import type { Connection } from './connection'
 
 Quill.register('modules/cursors', QuillCursors)
 
+/** Stands for what another editor has put into the notes and this one doesn't know, such as a picture. */
+class Unknown extends (Quill.import('blots/embed') as typeof EmbedBlot) {
+  static override blotName = 'unknown'
+  static override tagName = 'span'
+  static override className = 'ql-unknown'
+  static override create() {
+    const node = super.create(true) as HTMLElement
+    node.textContent = '▢'
+    node.title = 'Something that this editor can’t show'
+    return node
+  }
+}
+Quill.register(Unknown)
+
+/** Show what Quill would throw at. One thing stays one thing, so that positions are the same in the editor and in the document. */
+function tolerate(quill: Quill): void {
+  const known = (delta: Op[]) => delta.map(op => typeof op.insert === 'object' ? { ...op, insert: { [Unknown.blotName]: true } } : op)
+  for (const method of ['setContents', 'updateContents'] as const) {
+    const stock = quill[method].bind(quill)
+    quill[method] = (delta, source) => stock(Array.isArray(delta) ? known(delta) : delta, source)
+  }
+}
+
 const NAMED_MS = 4000
-const FORMATS = ['bold', 'italic', 'underline', 'strike', 'header', 'list', 'blockquote', 'link', 'indent']
+const FORMATS = ['bold', 'italic', 'underline', 'strike', 'header', 'list', 'blockquote', 'link', 'indent', 'unknown']
 const BUTTONS = [
   ['ql-header', '2', 'Heading'], ['ql-bold', '', 'Bold'], ['ql-italic', '', 'Italic'], ['ql-strike', '', 'Crossed out'],
   ['ql-list', 'bullet', 'List'], ['ql-list', 'ordered', 'Numbered list'], ['ql-list', 'check', 'Checklist'], ['ql-link', '', 'Link']
@@ -55,6 +80,7 @@ export function Notes({ connection }: { connection: Connection }) {
         keyboard: { bindings: { tab: null, 'remove tab': null, indent: null, outdent: null } }
       }
     })
+    tolerate(quill)
     quill.root.setAttribute('aria-label', 'Notes')
     quill.root.setAttribute('role', 'textbox')
     quill.root.setAttribute('aria-multiline', 'true')

@@ -45,10 +45,10 @@ export function usePeople(awareness: Awareness): Person[] {
     const look = () => {
       const found: Person[] = []
       for (const [client, state] of awareness.getStates()) {
-        const user = state['user']
+        const user = state?.['user']
         if (typeof user?.name !== 'string') continue
         const color = /^#[0-9a-f]{6}$/i.test(user.color) ? user.color : '#555555'
-        found.push({ client, name: user.name, color, at: state['at'] ?? null, idle: state['idle'] === true, me: client === awareness.clientID })
+        found.push({ client, name: user.name, color, at: typeof state['at'] === 'string' ? state['at'] : null, idle: state['idle'] === true, me: client === awareness.clientID })
       }
       found.sort((a, b) => Number(b.me) - Number(a.me) || a.name.localeCompare(b.name) || a.client - b.client)
       // Cursors move all the time; who is here and where seldom changes.

@@ -5,6 +5,7 @@ import { placeAt, inOrder } from './places'
 
 export const MINE = Symbol('mine')
 export const ITEM_TYPES = ['attraction', 'restaurant', 'hotel', 'transport', 'free'] as const
+export const AMOUNT_MAX = 1e12
 export const BOOKING_STATUSES = ['none', 'pending', 'confirmed', 'cancelled'] as const
 
 export type ItemType = (typeof ITEM_TYPES)[number]
@@ -62,12 +63,12 @@ export class Trip {
       const get = (key: string) => map.get(key)
       return {
         id: text(get('id')),
-        day: Number.isInteger(get('day')) ? Math.max(1, get('day') as number) : 1,
-        rank: typeof get('rank') === 'number' ? get('rank') as number : null,
+        day: isDay(get('day')) ? get('day') as number : 1,
+        rank: Number.isFinite(get('rank')) ? get('rank') as number : null,
         type: oneOf(ITEM_TYPES, get('type'), 'free'),
         timeSlot: text(get('time_slot')),
-        cost: typeof get('cost') === 'number' ? get('cost') as number : null,
-        currency: text(get('currency')),
+        cost: isAmount(get('cost')) ? get('cost') as number : null,
+        currency: isCurrency(get('currency')) ? get('currency') as string : '',
         booking: oneOf(BOOKING_STATUSES, get('booking_status'), 'none'),
         title: String(get('title') ?? '')
       }
@@ -86,20 +87,22 @@ export class Trip {
     for (const { cost, currency, booking } of this.items()) {
       if (cost !== null && currency && booking !== 'cancelled') spent.set(currency, (spent.get(currency) ?? 0) + cost)
     }
-    const currencies = new Set([...this.budget.keys(), ...spent.keys()])
+    const currencies = new Set([...[...this.budget.keys()].filter(isCurrency), ...spent.keys()])
+    const plannedOf = (currency: string) => isAmount(this.budget.get(currency)) ? this.budget.get(currency)! : null
     return [...currencies].sort().map(currency => ({
-      currency, planned: this.budget.get(currency) ?? null, spent: Math.round((spent.get(currency) ?? 0) * 100) / 100
+      currency, planned: plannedOf(currency), spent: Math.round((spent.get(currency) ?? 0) * 100) / 100
     }))
   }
 
   comments(): Comment[] {
-    return this.talk.toArray().filter(one => one instanceof Y.Map).map(one => {
+    return this.talk.toArray().filter(hasId).map(one => {
       const replies = one.get('replies')
+      const target = one.get('target') as Target | undefined
       return {
         ...said(one),
-        target: (one.get('target') ?? { type: 'trip', path: '' }) as Target,
+        target: target?.type === 'item' ? { type: 'item', path: text(target.path) } : { type: 'trip', path: '' },
         resolved: one.get('resolved') === true,
-        replies: replies instanceof Y.Array ? replies.toArray().filter(each => each instanceof Y.Map).map(said) : []
+        replies: replies instanceof Y.Array ? replies.toArray().filter(hasId).map(said) : []
       }
     })
   }
@@ -153,7 +156,7 @@ export class Trip {
   }
 
   removeItem(id: string): void {
-    const index = this.itinerary.toArray().findIndex(item => item instanceof Y.Map && item.get('id') === id)
+    const index = this.itinerary.toArray().findIndex(item => hasId(item) && item.get('id') === id)
     if (index >= 0) this.doc.transact(() => this.itinerary.delete(index), MINE)
   }
 
@@ -185,7 +188,7 @@ export class Trip {
   // ------------------------------------------------------------------------------------------------ inside
 
   private maps(): ItemMap[] {
-    return this.itinerary.toArray().filter(item => item instanceof Y.Map && typeof item.get('id') === 'string')
+    return this.itinerary.toArray().filter(hasId)
   }
 
   private find(id: string): ItemMap | undefined {
@@ -200,7 +203,7 @@ export class Trip {
   }
 
   private withComment(id: string, edit: (comment: Y.Map<unknown>) => void): void {
-    const comment = this.talk.toArray().find(one => one instanceof Y.Map && one.get('id') === id)
+    const comment = this.talk.toArray().find(one => hasId(one) && one.get('id') === id)
     if (comment !== undefined) this.doc.transact(() => edit(comment), MINE)
   }
 }
@@ -224,6 +227,12 @@ export function setText(text: Y.Text, wanted: string): void {
 
 const isHalf = (text: string, at: number) => at > 0 && at < text.length && /[\udc00-\udfff]/.test(text[at]!) && /[\ud800-\udbff]/.test(text[at - 1]!)
 
+// Other clients may have written anything. What isn't as docs/reference/trips.md has it is passed over, and left as it is.
+export const DAYS_MAX = 10_000
+const hasId = (value: unknown): value is Y.Map<unknown> => value instanceof Y.Map && typeof value.get('id') === 'string'
+const isDay = (value: unknown) => Number.isInteger(value) && (value as number) >= 1 && (value as number) <= DAYS_MAX
+const isAmount = (value: unknown) => Number.isFinite(value) && (value as number) >= 0 && (value as number) <= AMOUNT_MAX
+const isCurrency = (value: unknown) => typeof value === 'string' && /^[A-Z]{3}$/.test(value)
 const text = (value: unknown) => typeof value === 'string' ? value : ''
 const oneOf = <T extends string>(all: readonly T[], value: unknown, other: T): T => all.find(one => one === value) ?? other
 
