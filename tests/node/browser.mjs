@@ -11,7 +11,6 @@ const browser = await chromium.launch({
   chromiumSandbox: false,
   args: ['--disable-gpu', '--disable-quic', '--no-first-run', '--disable-background-networking', '--disable-component-update', '--disable-sync']
 })
-const AXE = readFileSync(createRequire(import.meta.url).resolve('axe-core/axe.min.js'), 'utf8')
 const pages = new Map()
 
 const open = async ({ page: name, url, width, height, dark, timeoutMs, scale = 1 }) => {
@@ -62,7 +61,7 @@ const operations = {
   until,
   screenshot: ({ page }, { path, whole }) => page.screenshot({ path, fullPage: whole }).then(() => null),
   flaws: async ({ page }) => {
-    await page.evaluate(AXE)
+    await page.evaluate(readFileSync(createRequire(import.meta.url).resolve('axe-core/axe.min.js'), 'utf8'))
     const { violations } = await page.evaluate('axe.run({ resultTypes: ["violations"] })')
     return violations.flatMap(({ id, nodes }) => nodes.map(({ target, failureSummary }) => `${id}: ${target.join(' ')}: ${failureSummary}`))
   },
