@@ -427,8 +427,12 @@ class Room:
         while not true():
             if self.closed is not None:
                 raise self.closed
-            if self._task is None or self._task.done():
-                raise ClientError("it was left, or never entered")
+            if self._task is None:
+                raise ClientError("it was never entered: use `async with`")
+            if self._task.done():
+                # Native code may have panicked, which is no `Exception`.
+                error = None if self._task.cancelled() else self._task.exception()
+                raise ClientError(f"it has failed: {error}" if error else "it was left") from error
             # Whoever waits shares the event, and looks again before waiting anew.
             self._turn.clear()
             await self._turn.wait()

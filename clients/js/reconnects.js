@@ -57,10 +57,12 @@ export class Reconnects {
       const { code, reason } = event
       return { code, reason: String(reason), advice: ADVICE[code] ?? 'The server will not take this connection again.' }
     }
-    this.#tokens.refresh(event?.code)
     const max = Math.min(WAIT_MAX_MS * 2 ** this.#failed++, this.#backoffMaxMs)
     const min = Math.min(WAIT_MIN_MS, max)
-    provider.maxBackoffTime = min + Math.random() * (max - min)
+    const wait = min + Math.random() * (max - min)
+    // Not at once either: what gives tokens would be asked by all of them in the same moment.
+    this.#tokens.refresh(event?.code, wait / 2)
+    provider.maxBackoffTime = wait
     provider.wsUnsuccessfulReconnects = Math.max(provider.wsUnsuccessfulReconnects, MANY_ATTEMPTS)
     return null
   }

@@ -64,11 +64,14 @@ export class Tokens {
   /**
    * A connection was lost or refused. If that may be the token's fault, have another one for the next.
    *
-   * @param {number} [code] What it was closed with. Browsers don't tell refused connections from lost ones
+   * @param {number | undefined} code What it was closed with. Browsers don't tell refused connections from lost ones
+   * @param {number} ms How long from now
    */
-  refresh (code) {
+  refresh (code, ms) {
+    // A renewal that was due on the connection that is gone isn't any more.
+    clearTimeout(this.#timer)
     if (this.#ask === undefined || (code !== 4401 && Date.now() - this.#askedAt < REFRESH_MS)) return
-    this.#fetch()
+    this.#timer = later(() => this.#fetch(), ms)
   }
 
   destroy () {

@@ -5,9 +5,12 @@ import contextlib
 import sqlite3
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
+from pycrdt import Doc, Text
 
+from crdt_sync.client import connect
 from tests.support.api import GUARDED, token
 from tests.support.clients import NODE_VERSIONS, ClientFailed, NodeClient, NodeClients
 from tests.support.database import stored_updates
@@ -130,6 +133,98 @@ async def test_a_reconnect_in_the_middle_of_a_confirmation_confirms_nothing(
 
     assert (held["state"], held["unsaved"]) == ("saving", 1)
     assert (offline["state"], offline["unsaved"]) == ("offline", 1)
+
+
+async def test_what_a_server_that_was_set_back_lacks_is_not_saved_until_it_has_it_again(
+    clients: NodeClients, tmp_path: Path, yjs: Yjs
+) -> None:
+    doc: Doc[Any] = Doc()
+    async with ServerProcess(tmp_path) as server, Proxy(server.port) as proxy:
+        ann = await clients.create(proxy.url(server.url), "trip-1")
+        await ann.attach()
+        async with connect(proxy.url(server.url), "trip-2", doc) as room:
+            await ann.insert(0, "a")
+            doc.get("text", type=Text).insert(0, "b")
+            await asyncio.gather(ann.saved(), room.saved())
+
+            proxy.refuse()
+            server.kill()
+            for file in tmp_path.glob("documents.db*"):
+                file.unlink()
+            await server.start()
+            await clients.create(server.url, "trip-1")
+            await clients.create(server.url, "trip-2")
+            with locked(server):
+                await proxy.accept()
+                await ann.wait(synced=True, timeout_s=10)
+                while room.state == "offline":
+                    await asyncio.sleep(0.02)
+                await asyncio.sleep(0.3)
+                during = (await ann.report())["state"], room.state
+            await asyncio.gather(ann.wait(plugin={"state": "saved"}), room.saved())
+            server.kill()
+
+            assert during == ("saving", "saving")
+            assert stored_text(server, yjs, "trip-1") == "a"
+            assert stored_text(server, yjs, "trip-2") == "b"
+
+
+async def test_two_providers_of_one_document_have_each_their_own_account(
+    clients: NodeClients, shared: ServerProcess, room: str
+) -> None:
+    ann = await clients.create(shared.url, room)
+    await ann.attach()
+    await ann.evaluate(
+        f"(client.second = new client.provider.constructor('{shared.url}', '{room}-copy', client.doc,"
+        " { disableBc: true, WebSocketPolyfill: client.provider._WS, awareness: client.provider.awareness }), null)"
+    )
+    await ann.insert(0, "a")
+    await ann.saved()
+    copy = await clients.create(shared.url, f"{room}-copy")
+    await copy.insert(0, "b")
+
+    # What comes from the other room is no edit of hers, but has to be stored in this one.
+    await ann.wait(text="ba")
+    assert (await ann.report())["unsaved"] == 0
+    await ann.saved()
+    bob = await clients.create(shared.url, room)
+    await bob.wait(text="ba")
+    await ann.evaluate("(client.second.destroy(), null)")
+
+
+async def test_who_waits_is_told_when_document_or_plugin_are_destroyed(
+    clients: NodeClients, shared: ServerProcess, room: str
+) -> None:
+    for destroy in ("doc", "plugin"):
+        ann = await clients.create(shared.url, f"{room}-{destroy}", connect=False)
+        await ann.attach()
+        await ann.insert(0, "a")
+        waiting = asyncio.create_task(ann.saved())
+        await asyncio.sleep(0)
+        await ann.evaluate(f"(client.{destroy}.destroy(), null)")
+
+        with pytest.raises(ClientFailed, match="destroyed before everything was saved"):
+            await waiting
+        assert await ann.evaluate("client.provider.messageHandlers[0] === undefined") is False
+
+
+async def test_a_server_that_never_confirms_is_never_believed(
+    clients: NodeClients, shared: ServerProcess, room: str
+) -> None:
+    ann = await clients.create(shared.url, room, connect=False)
+    # The questions don't arrive, and 10 s are over in 0.1 s.
+    await ann.evaluate(
+        "(globalThis.setTimeout0 = setTimeout,"
+        " globalThis.setTimeout = (then, ms, ...rest) => setTimeout0(then, ms === 10_000 ? 100 : ms, ...rest),"
+        " client.provider.on('status', () => { const socket = client.provider.ws; if (socket && !socket.muted) {"
+        "   const send = socket.send.bind(socket);"
+        "   Object.assign(socket, { muted: true, send: data => { if (data[0] !== 102) send(data) } }) } }), null)"
+    )
+    await ann.attach()
+    await ann.connect()
+    await ann.insert(0, "a")
+    await ann.wait(synced=True, plugin={"supported": False, "state": "saving", "unsaved": 1})
+    await ann.evaluate("(globalThis.setTimeout = setTimeout0, null)")
 
 
 async def test_a_thousand_edits_in_one_turn_are_asked_about_once(

@@ -356,11 +356,16 @@ const withClient = {
   report: client => client.report(),
   events: client => client.events,
   saved: (client, { timeoutMs }) => timed(timeoutMs, 'promise that all is saved', client.plugin.saved()),
+  keepEditing: (client, { name, everyMs }) => {
+    client.made = 0
+    client.editing = setInterval(() => edit(client.dialect, client.doc, [{ on: 'map', path: [], do: 'set', args: [`${name}:${client.made++}`, 1] }]), everyMs)
+  },
   detach: client => client.plugin.destroy(),
   evaluate: (client, { script }) => new Function('client', `return (${script})`)(client),
   wait: (client, { until, timeoutMs }) => wait(client, until, timeoutMs),
   destroy: (client, { client: name }) => {
     clients.delete(name)
+    clearInterval(client.editing)
     client.destroy()
   }
 }

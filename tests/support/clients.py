@@ -219,6 +219,10 @@ class NodeClient:
         """The document has been loaded from where it is kept locally; see `attach`."""
         await self._ask("loaded")
 
+    async def keep_editing(self, name: str, *, every_ms: int) -> None:
+        """From now on, set key after key in the map: `<name>:0`, `<name>:1`, …; `client.made` counts them."""
+        await self._ask("keepEditing", name=name, everyMs=every_ms)
+
     async def detach(self) -> None:
         """`destroy` the plug-in."""
         await self._ask("detach")
