@@ -89,6 +89,11 @@ class Confirm {
   #loading = false
   /** @type {{ changes: number, resolve: () => void, reject: (error: Error) => void }[]} */
   #waiters = []
+  /**
+   * Why the provider doesn't come back, until it is told to.
+   * @type {Error | null}
+   */
+  #final = null
   /** @type {Date | null} */
   #lastSavedAt = null
   /** @type {boolean | null} */
@@ -153,6 +158,7 @@ class Confirm {
     if (this.#destroyed) return Promise.reject(new Error('destroyed: nobody knows any more what is saved'))
     const changes = this.#changes
     if (this.#changesStored >= changes && !this.#loading) return Promise.resolve()
+    if (this.#final !== null) return Promise.reject(this.#final)
     return new Promise((resolve, reject) => { this.#waiters.push({ changes, resolve: () => resolve(undefined), reject }) })
   }
 
@@ -221,6 +227,7 @@ class Confirm {
     const link = { socket, isOpen: false, isAsked: false, isLate: socket.readyState === OPEN, leave }
     socket.addEventListener('message', heard)
     this.#link = link
+    this.#final = null
   }
 
   #leaveSocket () {
@@ -270,7 +277,9 @@ class Confirm {
     this.#tell()
     if (final === null) return
     const { code, reason, advice } = final
-    this.#giveUp(Object.assign(new Error(`not saved: the server closed the connection for good (${code} ${reason}). ${advice}`), { code, reason }))
+    const message = `not saved: the server closed the connection for good (${code} ${reason}). ${advice}`
+    this.#final = Object.assign(new Error(message), { code, reason })
+    this.#giveUp(this.#final)
     this.#emit('closed', final)
   }
 

@@ -410,6 +410,7 @@ async def test_a_provider_stops_when_the_server_closes_it_for_good_and_nothing_i
         await bob.saved()
 
         await bob.insert(0, "b")
+        await bob.wait(told=["closed"])
         with pytest.raises(ClientFailed, match=r"4403 read only.*may not do that"):
             await bob.saved()
         report, status = await bob.report(), await bob.status()
