@@ -11,7 +11,7 @@ import pytest
 
 from crdt_sync import awareness, connection, protocol, update
 from crdt_sync.gateway.sync import ROOM_NAME_BYTES_MAX
-from crdt_sync.lib0 import read_var_string, read_var_uint, write_var_bytes, write_var_uint
+from crdt_sync.lib0 import MAX_SAFE_INTEGER, read_var_string, read_var_uint, write_var_bytes, write_var_uint
 from crdt_sync.limits import FRAGMENTS_MAX
 from crdt_sync.protocol import AwarenessUpdate, Confirm, FreshToken, QueryAwareness, SyncStep1, SyncUpdate
 from crdt_sync.settings import Settings
@@ -133,36 +133,83 @@ async def test_the_conversation_takes_place(server: ServerProcess, room: str) ->
 
 def test_sizes_are_those_of_the_code() -> None:
     settings = Settings()
-    sizes = table_of_sizes()
 
-    assert sizes["messages in one frame"] == f"{protocol.FRAME_MESSAGES_MAX:,}"
-    assert sizes["a room's name"] == f"{ROOM_NAME_BYTES_MAX} bytes"
-    assert sizes["a clock of a document"] == "2³¹−1"
-    assert update.CLOCK_MAX == 2**31 - 1
-    assert sizes["a clock of awareness"] == "below 2⁵²"
-    assert awareness.CLOCK_MAX == 2**52
-    assert sizes["a WebSocket message (`message_bytes_max`)"] == (
-        f"{settings.message_bytes_max >> 20} MiB, in {FRAGMENTS_MAX:,} fragments"
-    )
-    assert sizes["an awareness state (`awareness_client_bytes_max`)"] == (
-        f"{settings.awareness_client_bytes_max >> 10} KiB, nested {awareness.NESTING_MAX} deep"
-    )
-    assert sizes["clients that one connection speaks for"] == str(awareness.CONNECTION_STATES_MAX)
-    assert sizes["states in one awareness message"] == f"{awareness.MESSAGE_STATES_MAX:,}"
-    assert sizes["a confirm token"] == f"{protocol.CONFIRM_TOKEN_BYTES_MAX} bytes"
-    assert sizes["confirmations that are outstanding"] == f"{connection.CONFIRMS_MAX:,}"
-    assert sizes["a credential"] == f"{protocol.CREDENTIAL_BYTES_MAX >> 10} KiB"
-    assert sizes["updates that wait for others, in a room (`waiting_bytes_max`)"] == (
-        f"{settings.waiting_bytes_max >> 20} MiB"
-    )
-    assert sizes["structs in one update; ranges that one deletes"] == f"{update.ITEMS_MAX:,} each"
-    assert sizes["clients in an update, or a document"] == f"{update.CLIENTS_MAX:,}"
-    assert sizes["clients in a state vector beyond those that the document has"] == f"{update.STRANGERS_MAX:,}"
-    assert sizes["a document (`document_bytes_max`)"] == f"{settings.document_bytes_max >> 20} MiB"
-    assert f"every {settings.ping_interval_s:.0f} s (`ping_interval_s`)" in " ".join(PAGE.split())
-    assert f"answers none for {settings.ping_timeout_s:.0f} s" in PAGE
-    assert f"sent nothing for {settings.keep_alive_interval_s:.0f} s" in PAGE
+    assert {name: size for name, (size, _) in sizes().items()} == {
+        "a WebSocket message (`message_bytes_max`)": (
+            f"{settings.message_bytes_max >> 20} MiB, in {FRAGMENTS_MAX:,} fragments"
+        ),
+        "messages in one frame": f"{protocol.FRAME_MESSAGES_MAX:,}",
+        "a room's name": f"{ROOM_NAME_BYTES_MAX} bytes",
+        "a varUint": power_of_two(MAX_SAFE_INTEGER + 1) + "−1, 8 bytes",
+        "a clock of a document": power_of_two(update.CLOCK_MAX + 1) + "−1",
+        "a clock of awareness": "below " + power_of_two(awareness.CLOCK_MAX),
+        "an awareness state (`awareness_client_bytes_max`)": f"{settings.awareness_client_bytes_max >> 10} KiB",
+        "how deep a state is nested": str(awareness.NESTING_MAX),
+        "clients that one connection speaks for": str(awareness.CONNECTION_STATES_MAX),
+        "states in one awareness message": f"{awareness.MESSAGE_STATES_MAX:,}",
+        "a confirm token": f"{protocol.CONFIRM_TOKEN_BYTES_MAX} bytes",
+        "confirmations that are outstanding": f"{connection.CONFIRMS_MAX:,}",
+        "a fresh token": f"{protocol.CREDENTIAL_BYTES_MAX >> 10} KiB",
+        "updates that wait for others, in a room (`waiting_bytes_max`)": f"{settings.waiting_bytes_max >> 20} MiB",
+        "structs in one update; ranges that one deletes": f"{update.ITEMS_MAX:,} each",
+        "clients in an update, or a document": f"{update.CLIENTS_MAX:,}",
+        "clients in a state vector beyond those that the document has": f"{update.STRANGERS_MAX:,}",
+        "a document (`document_bytes_max`)": f"{settings.document_bytes_max >> 20} MiB",
+    }
+    text = " ".join(PAGE.split())
+    assert f"every {settings.ping_interval_s:.0f} s (`ping_interval_s`)" in text
+    assert f"answers none for {settings.ping_timeout_s:.0f} s" in text
+    assert f"sent nothing for {settings.keep_alive_interval_s:.0f} s" in text
 
 
-def table_of_sizes() -> dict[str, str]:
-    return dict(re.findall(r"^\| (.+?) \| (.+?) \|$", PAGE.partition("## Sizes")[2], re.MULTILINE))
+async def test_what_is_larger_closes_with_the_code_that_is_told(server: ServerProcess, room: str) -> None:
+    state = b"{}"
+    too_large = {
+        "messages in one frame": (b"\3" * 1001, b"\3" * 1000),
+        "an awareness state (`awareness_client_bytes_max`)": tuple(
+            states((42, 1, b'"' + b"x" * size + b'"')) for size in (16384, 16382)
+        ),
+        "how deep a state is nested": tuple(states((42, 1, b"[" * n + b"]" * n)) for n in (101, 100)),
+        "clients that one connection speaks for": tuple(
+            states(*((client, 1, state) for client in range(1, count + 1))) for count in (9, 8)
+        ),
+        "states in one awareness message": tuple(states(*[(42, 1, state)] * count) for count in (4097, 4096)),
+        "a confirm token": tuple(b"\x66" + write_var_bytes(bytes(size)) for size in (65, 64)),
+        "a fresh token": tuple(b"\2\1" + write_var_bytes(b"x" * size) for size in (8193, 8192)),
+        "a clock of a document": tuple(b"\0\2" + write_var_bytes(typed_at(clock)) for clock in (2**31 - 1, 2**31 - 2)),
+        "clients in a state vector beyond those that the document has": tuple(
+            b"\0\0" + write_var_bytes(update.write_state_vector(dict.fromkeys(range(count), 1)))
+            for count in (20_001, 20_000)
+        ),
+    }
+
+    for name, (over, within) in too_large.items():
+        for frame, closes in ((within, False), (over, True)):
+            # Each in a room of its own: the 20,000 clients of one would count for another.
+            async with await RawClient.connect(server.url, f"{room}-{len(name)}-{closes}") as ann:
+                await ann.send(frame + b"\x66\x01\x00" if name != "messages in one frame" else frame)
+                if closes:
+                    assert str((await ann.wait_closed()).code) == sizes()[name][1], name
+                else:
+                    await ann.send(b"\x66\x01\x00")
+                    while (got := await ann.receive()) != b"\x66\x01\x00":
+                        assert got is not None, (name, ann.closed)
+
+
+def typed_at(clock: int) -> bytes:
+    """One character by client 1 in the root "t", at a clock."""
+    return b"\1\1\1" + write_var_uint(clock) + b"\4\1\1t\1x\0"
+
+
+def states(*each: tuple[int, int, bytes]) -> bytes:
+    return protocol.encode_awareness(awareness.write_states(awareness.ClientState(*one) for one in each))
+
+
+def sizes() -> dict[str, tuple[str, str]]:
+    """What is at most how large, and what is beyond it."""
+    rows = re.findall(r"^\| (.+?) \| (.+?) \| (.+?) \|$", PAGE.partition("## Sizes\n\n| |")[2], re.MULTILINE)
+    return {name: (size, beyond) for name, size, beyond in rows}
+
+
+def power_of_two(number: int) -> str:
+    return "2" + str(number.bit_length() - 1).translate(str.maketrans("0123456789", "⁰¹²³⁴⁵⁶⁷⁸⁹"))
