@@ -1,7 +1,6 @@
 """The command that finds out whether a server speaks the protocol: conformance."""
 
 import asyncio
-import os
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,7 +10,7 @@ from . import logs
 from .commands import CommandFailed, Commands, add_command, add_json, seconds, server_token
 from .playing import ROOMS, Badge, Played, Unreachable, play
 from .scenarios import InvalidVectors, Scenario, folder, read_scenarios
-from .settings import PREFIX, TOKEN_VARIABLE, InvalidSettings
+from .settings import PREFIX, TOKEN_VARIABLE, InvalidSettings, Settings
 from .tables import print_lines, print_table, printable, to_json
 
 SECRET_VARIABLE: Final = f"{PREFIX}JWT_SECRET"
@@ -42,10 +41,7 @@ def conformance(
         _print_scenarios(scenarios, as_json=as_json)
         return 0
     logs.configure("CRITICAL", "text")
-    try:
-        badge = Badge(secret=secret or os.environ.get(SECRET_VARIABLE) or None, token=server_token(token))
-    except ValueError as error:
-        raise InvalidSettings(f"--secret, or {SECRET_VARIABLE}, {error}") from error
+    badge = _badge(Settings.read(), secret, token)
     done: list[Played] = []
 
     def tell(one: Played) -> None:
@@ -64,6 +60,20 @@ def conformance(
     else:
         print("\n" + ", ".join(f"{counts[verdict]} {verdict}" for verdict in VERDICTS))
     return 1 if counts["failed"] else 0
+
+
+def _badge(settings: Settings, secret: str | None, token: str | None) -> Badge:
+    if secret is None and settings.jwt_secret is not None:
+        secret = settings.jwt_secret.get_secret_value()
+    try:
+        return Badge(
+            secret=secret,
+            claims={"aud": next(iter(settings.jwt_audience), None), "iss": next(iter(settings.jwt_issuer), None)},
+            lifetime_max_s=settings.jwt_lifetime_max_s,
+            token=server_token(token),
+        )
+    except ValueError as error:
+        raise InvalidSettings(f"--secret {error}") from error
 
 
 def _chosen(vectors: Path, only: Sequence[str] | None, *, common: bool, long: bool) -> list[Scenario]:

@@ -4,7 +4,7 @@ import asyncio
 import contextlib
 import secrets
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Final
 from urllib.parse import urlsplit
@@ -18,7 +18,7 @@ from .errors import ProtocolError, SyncError
 from .heard import IN_PASSING, Heard, Message, Mismatch, described, read_frame
 from .lib0 import write_var_bytes
 from .protocol import AUTH, AUTH_TOKEN
-from .scenarios import Connect, Expect, Forget, Leave, Quiet, Scenario, Send, Step, TokenFor
+from .scenarios import LIFETIME_S, Connect, Expect, Forget, Leave, Quiet, Scenario, Send, Step, TokenFor
 
 ROOMS: Final = "crdt-sync-conformance-"
 """What the names of all rooms begin with in which scenarios are played."""
@@ -54,17 +54,26 @@ class Badge:
 
     Args:
         secret: What the server judges tokens with: one is made for each client.
-        token: One for all clients, if there is no secret.
+        claims: What all of these have beside their own, such as `aud`; those that are None are left out.
         lifetime_max_s: For how long the server lets tokens be valid.
+        token: One for all clients, if there is no secret.
 
     Raises:
         ValueError: The secret can't be one. The text says why.
     """
 
-    def __init__(self, *, secret: str | None = None, token: str | None = None, lifetime_max_s: float = 86400.0) -> None:
+    def __init__(
+        self,
+        *,
+        secret: str | None = None,
+        claims: Mapping[str, str | None] | None = None,
+        lifetime_max_s: float = 86400.0,
+        token: str | None = None,
+    ) -> None:
         self._key = None if secret is None else minting_key(secret=secret)
-        self._token = token
+        self._claims = claims
         self._lifetime_max_s = lifetime_max_s
+        self._token = token
 
     @property
     def can_mint(self) -> bool:
@@ -77,8 +86,8 @@ class Badge:
             return token or None
         if self._key is None:
             return self._token
-        wanted = token or TokenFor(client, "write", 3600)
-        now, lifetime_s = int(time.time()), wanted.lifetime_s
+        wanted = token or TokenFor(client, "write", LIFETIME_S)
+        now, lifetime_s = int(time.time()), min(wanted.lifetime_s, int(self._lifetime_max_s))
         if lifetime_s < 0:  # it expired so long ago
             now, lifetime_s = now + lifetime_s - 1, 1
         about, right = (room, wanted.right) if wanted.right is not None else (f"{room}-another", "read")
@@ -90,6 +99,7 @@ class Badge:
             lifetime_s=lifetime_s,
             now=now,
             lifetime_max_s=self._lifetime_max_s,
+            optional=self._claims,
         ).token
 
 

@@ -12,6 +12,8 @@ from typing import Any, Final, TypeAlias, TypeVar
 
 QUIET_MS: Final = 250
 """How long nothing may come, if a step doesn't say."""
+LIFETIME_S: Final = 3600
+"""How long a token is valid, if a step doesn't say."""
 RIGHTS: Final = ("read", "write", "admin")
 
 T = TypeVar("T")
@@ -244,7 +246,7 @@ def _token(value: object, where: str) -> TokenFor:
     if right not in (*RIGHTS, "none"):
         raise InvalidVectors(f"{where}: there is no right {right!r}")
     made = TokenFor(
-        members.take("user", str), None if right == "none" else right, members.take("lifetime_s", int, 3600)
+        members.take("user", str), None if right == "none" else right, members.take("lifetime_s", int, LIFETIME_S)
     )
     members.finish()
     return made

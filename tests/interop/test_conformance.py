@@ -68,8 +68,11 @@ def verdicts(result: Result) -> dict[str, set[str]]:
     return found
 
 
-async def test_this_server_passes(tmp_path: Path, run: Run) -> None:
-    async with ServerProcess(tmp_path, env=GUARDED) as server:
+async def test_this_server_passes(tmp_path: Path, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    demanding = {"CRDT_SYNC_JWT_AUDIENCE": "trips", "CRDT_SYNC_JWT_ISSUER": "us", "CRDT_SYNC_JWT_LIFETIME_MAX_S": "600"}
+    for name, value in demanding.items():
+        monkeypatch.setenv(name, value)
+    async with ServerProcess(tmp_path, env=GUARDED | demanding) as server:
         result = await asyncio.to_thread(
             run, "conformance", server.url, "--secret", SECRET, "--timeout", "20s", "--json"
         )
