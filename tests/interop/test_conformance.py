@@ -12,6 +12,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from websockets.asyncio.server import ServerConnection, serve
+from websockets.http11 import Request, Response
 
 from crdt_sync.scenarios import Expect, Send, folder, read_scenarios
 from crdt_sync.update import read_update
@@ -164,6 +166,49 @@ async def test_it_says_at_which_step_and_what_came(y_websocket_server: str, run:
     assert "--secret" in lines[skipped + 1]
     assert lines[-1] == "1 passed, 1 failed, 1 skipped"
     assert result.code == 1
+
+
+async def test_another_code_or_status_is_not_the_right_one(tmp_path: Path, run: Run) -> None:
+    def refuse(connection: ServerConnection, request: Request) -> Response | None:
+        return connection.respond(404, "nobody") if "refused" in request.path else None
+
+    async def close(connection: ServerConnection) -> None:
+        await connection.close(4401, "other")
+
+    for name, steps in {
+        "closes": [{"connect": "ann"}, {"expect": "ann", "closed": 4400}],
+        "closes-early": [{"connect": "ann"}, {"expect": "ann", "step_1": "00"}],
+        "refuses": [{"connect": "ann", "path": "refused", "refused": 400}],
+        "refuses-rightly": [{"connect": "ann", "path": "refused", "refused": 404}],
+    }.items():
+        scenario = {"title": name, "about": name, "common": True, "steps": steps}
+        (tmp_path / f"{name}.json").write_text(json.dumps(scenario))
+    async with serve(close, "127.0.0.1", 0, process_request=refuse) as server:
+        port = next(iter(server.sockets)).getsockname()[1]
+        result = await asyncio.to_thread(run, "conformance", f"ws://127.0.0.1:{port}", "--vectors", tmp_path, "--json")
+
+    assert {one["name"]: one["found"] for one in json.loads(result.out)["scenarios"]} == {
+        "closes": "'ann' expected closed with 4400; the connection was closed with 4401 (other)",
+        "closes-early": "'ann' expected step 1; the connection was closed with 4401 (other)",
+        "refuses": "the upgrade of 'ann' was answered with 404",
+        "refuses-rightly": "",
+    }
+
+
+async def test_a_server_that_ends_meanwhile_fails_what_is_left(tmp_path: Path, run: Run) -> None:
+    async def end(connection: ServerConnection) -> None:
+        server.close()
+        await connection.wait_closed()
+
+    steps = [{"connect": "ann"}, {"expect": "ann", "closed": 1001}, {"connect": "bob"}]
+    (tmp_path / "it.json").write_text(json.dumps({"title": "", "about": "", "common": True, "steps": steps}))
+    async with serve(end, "127.0.0.1", 0) as server:
+        port = next(iter(server.sockets)).getsockname()[1]
+        result = await asyncio.to_thread(run, "conformance", f"ws://127.0.0.1:{port}", "--vectors", tmp_path, "--json")
+
+    (one,) = json.loads(result.out)["scenarios"]
+    assert one["found"].startswith("the server answers no more")
+    assert (one["step"], result.code) == (3, 1)
 
 
 @pytest.mark.parametrize(
