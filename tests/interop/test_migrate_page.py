@@ -51,6 +51,11 @@ async def test_documents_of_other_servers_come_along_as_the_page_says(tmp_path: 
             "ws://127.0.0.1:1234", server.url
         )
         assert "imported        2 documents" in await desk.follow("From anything else")
+
+        url = server.url.replace("ws", "http")
+        await desk.type(f"crdt-sync import-from updates from-elsewhere --url {url}", what="by way of a server")
+        reader = await clients.create(server.url, "notes")
+        await reader.wait(text="notes")
     assert "all in order" in await desk.follow("Check, and switch over")
 
     listed = await desk.type("crdt-sync rooms list --json", what="listing")

@@ -67,6 +67,15 @@ def hocuspocus(path: Path, **documents: bytes) -> Path:
     return path
 
 
+def yupdates(path: Path, *rows: tuple[str, bytes | None]) -> None:
+    """What SQLiteYStore may hold after an accident."""
+    with closing(sqlite3.connect(path)) as database, database:
+        database.execute(
+            "CREATE TABLE yupdates (path TEXT NOT NULL, yupdate BLOB, metadata BLOB, timestamp REAL NOT NULL)"
+        )
+        database.executemany("INSERT INTO yupdates VALUES (?, ?, NULL, 0)", rows)
+
+
 def folder(path: Path, **documents: bytes) -> Path:
     path.mkdir(exist_ok=True)
     for name, data in documents.items():
@@ -195,12 +204,7 @@ def test_a_document_with_a_damaged_update_is_named_and_the_others_come_along(
 ) -> None:
     path = tmp_path / "ystore.db"
     first, second, third = typed("abc")
-    with closing(sqlite3.connect(path)) as database, database:
-        database.execute(
-            "CREATE TABLE yupdates (path TEXT NOT NULL, yupdate BLOB, metadata BLOB, timestamp REAL NOT NULL)"
-        )
-        rows = [("bad", first), ("bad", second), ("bad", third[:-3]), ("null", None), ("good", first)]
-        database.executemany("INSERT INTO yupdates VALUES (?, ?, NULL, 0)", rows)
+    yupdates(path, ("bad", first), ("bad", second), ("bad", third[:-3]), ("null", None), ("good", first))
 
     result, told = bring("ystore-sqlite", path)
 
@@ -230,15 +234,22 @@ def test_a_file_that_ends_in_the_middle_of_an_update_is_named(bring: Import, url
 
 
 def test_what_waits_for_something_that_never_came_comes_along(bring: Import, url: str, tmp_path: Path) -> None:
-    _, second = typed("ab")
+    first, _, third = typed("abc")
+    rows = tmp_path / "ystore.db"
+    yupdates(rows, ("a", first), ("a", third))
 
-    result, _ = bring("updates", folder(tmp_path / "dumped", a=second))
+    result, _ = bring("ystore-sqlite", rows)
+    # What waits isn't part of what can be read here, so nobody knows whether it is there already.
+    again, told = bring("ystore-sqlite", rows)
+    merged, _ = bring("ystore-sqlite", rows, "--merge")
 
-    assert result.code == 0
+    assert (result.code, again.code, merged.code) == (0, 1, 0)
+    assert outcomes(told) == {"a": "left alone"}
+    assert text_of(url, "a") == "a"
     [export] = content(url)
     assert export is not None
     assert export.snapshot is not None
-    assert export.snapshot.waiting == (second,)
+    assert export.snapshot.waiting == (third,)
 
 
 @pytest.mark.parametrize("name", ["x" * 256, "a%07b", "api%2Fx"])
@@ -278,6 +289,7 @@ def test_names_choose_and_rename(bring: Import, tmp_path: Path) -> None:
         "doc:a": "new",
         "doc:b": "new",
     }
+    assert outcomes(bring("hocuspocus-sqlite", source, "--names", "doc", "--dry-run")[1]) == {}
     assert "one name" in bring("hocuspocus-sqlite", source, "--names", ".*:(.*)", "--dry-run")[0].err
     assert "--names" in bring("hocuspocus-sqlite", source, "--names", "(", "--dry-run")[0].err
 
