@@ -169,6 +169,34 @@ async def test_a_thousand_edits_in_one_turn_are_told_of_once(shared: ServerProce
         assert told == [1000, 0]
 
 
+async def test_one_document_may_be_in_several_rooms_and_be_edited_by_who_is_told(
+    shared: ServerProcess, room: str
+) -> None:
+    doc, text = new_doc()
+    told = 0
+
+    def edit(_: Room) -> None:
+        nonlocal told
+        told += 1
+        if told <= 3:
+            text.insert(0, "told ")
+
+    async with (
+        connect(shared.url, room, doc, on_change=edit) as first,
+        connect(shared.url, room, doc) as again,
+        connect(shared.url, f"{room}-copy", doc) as copy,
+    ):
+        text.insert(0, "a ")
+        await asyncio.gather(*(each.saved() for each in (first, again, copy) for _ in range(10)))
+        for each in (first, again, copy):
+            await until(each, "saved")
+
+    other, seen = new_doc()
+    async with connect(shared.url, f"{room}-copy", other):
+        assert str(seen) == str(text)
+        assert sorted(str(seen).split()) == ["a", "told", "told", "told"]
+
+
 async def test_undo_is_an_edit_and_a_large_paste_too(shared: ServerProcess, room: str, yjs: Yjs) -> None:
     doc, text = new_doc()
     undo = UndoManager(scopes=[text], capture_timeout_millis=0)
