@@ -227,12 +227,16 @@ async def test_who_knocks_while_a_server_stops_is_no_error(tmp_path: Path) -> No
                 except (Refused, OSError, EOFError):
                     await asyncio.sleep(0.001)
 
-        knocking = [asyncio.create_task(knock()) for _ in range(30)]
-        for _ in range(3):
+        async def until_let_in() -> None:
             let_in.clear()
             async with asyncio.timeout(20):
                 await let_in.wait()
+
+        knocking = [asyncio.create_task(knock()) for _ in range(30)]
+        for _ in range(3):
+            await until_let_in()
             await server.restart()
+        await until_let_in()
         stopped.set()
         await asyncio.gather(*knocking)
     assert server.errors() == []
