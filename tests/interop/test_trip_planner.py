@@ -192,6 +192,19 @@ async def test_undo_takes_back_own_edits_only(demo: ServerProcess, browser: Brow
         await bob.until(f"{TITLES}.join() === '1 hers,1 his'")
 
 
+async def test_others_see_who_is_away_and_where_somebody_is(demo: ServerProcess, browser: Browser, trip: str) -> None:
+    query = f"?trip={trip}"
+    async with traveller(browser, demo, "Ann", query) as ann, traveller(browser, demo, "Bob", query, clock=True) as bob:
+        await add(ann, "Louvre")
+        await bob.click(".item-title")
+        await ann.until(says(".here .unseen", "Bob here"))
+
+        await bob.let_pass(61)
+        await ann.until("document.querySelector('.faces').ariaLabel.includes('Bob, idle')")
+        await bob.press("Shift")
+        await ann.until("!document.querySelector('.faces').ariaLabel.includes('idle')")
+
+
 async def test_what_other_apps_put_into_a_trip_is_left_alone(demo: ServerProcess, browser: Browser, trip: str) -> None:
     doc: pycrdt.Doc[Any] = pycrdt.Doc()
     doc["notes"] = notes = pycrdt.Text("before after")
@@ -230,19 +243,21 @@ async def test_edits_made_offline_survive_a_reload_and_meet_the_others(
         await bob.until(f"{STATE} === 'Offline'")
         await ann.until("document.querySelectorAll('.faces .avatar').length === 1")
         await add(bob, "Orsay")
-        await add(bob, "Dinner")
+        # All in one go is one edit.
+        await bob.fill(".item-title >> nth=0", "Louvre, early")
         await bob.until(f"{STATE} === 'Offline, 2 unsaved'")
-        await add(ann, "Lunch")
+        await ann.click("role=button[name='Details of Louvre']")
+        await ann.select("role=combobox[name='Day']", "2")
 
         await bob.reload()
         await bob.until(f"document.querySelector('.pill') && {STATE} === 'Offline, 2 unsaved'")
-        assert await bob.evaluate(TITLES) == ["1 Louvre", "1 Orsay", "1 Dinner"]
+        assert await bob.evaluate(TITLES) == ["1 Louvre, early", "1 Orsay"]
         await bob.click(".pill")
         await bob.click("text=Work offline")
 
         await bob.until(SAVED)
         for page in (ann, bob):
-            await page.until(f"{TITLES}.toSorted().join() === '1 Dinner,1 Louvre,1 Lunch,1 Orsay'")
+            await page.until(f"{TITLES}.join() === '1 Orsay,2 Louvre, early'")
 
 
 async def test_saved_means_stored(demo: ServerProcess, browser: Browser, trip: str) -> None:

@@ -13,10 +13,11 @@ const browser = await chromium.launch({
 })
 const pages = new Map()
 
-const open = async ({ page: name, url, width, height, dark, timeoutMs, scale = 1 }) => {
+const open = async ({ page: name, url, width, height, dark, timeoutMs, scale = 1, clock = false }) => {
   const context = await browser.newContext({
     viewport: { width, height }, deviceScaleFactor: scale, colorScheme: dark ? 'dark' : 'light', reducedMotion: 'reduce', locale: 'en-GB', timezoneId: 'UTC'
   })
+  if (clock) await context.clock.install()
   const page = await context.newPage()
   page.setDefaultTimeout(timeoutMs)
   const seen = { errors: [], requests: [] }
@@ -51,6 +52,7 @@ const operations = {
   fill: ({ page }, { selector, text }) => page.locator(selector).fill(text),
   press: ({ page }, { key }) => page.keyboard.press(key),
   type: ({ page }, { text }) => page.keyboard.type(text),
+  pass: ({ context }, { timeMs }) => context.clock.fastForward(timeMs),
   drag: ({ page }, { selector, onto }) => page.locator(selector).dragTo(page.locator(onto)),
   select: ({ page }, { selector, value }) => page.locator(selector).selectOption(value),
   see: ({ page }, { selector }) => page.locator(selector).first().waitFor(),

@@ -76,6 +76,7 @@ class Browser:
         height: int = 800,
         dark: bool = False,
         scale: float = 1,
+        clock: bool = False,
         timeout_s: float = TIMEOUT_S,
     ) -> AsyncIterator[Page]:
         """Open a page, as the first one of somebody who was never here; leaving the block closes it.
@@ -86,6 +87,7 @@ class Browser:
             height: Likewise.
             dark: Whether the user likes it dark.
             scale: Device pixels for each CSS pixel.
+            clock: Whether time passes for it by `let_pass` too.
             timeout_s: How long whatever is waited for may take.
         """
         page = Page(self._node, str(next(self._names)))
@@ -97,6 +99,7 @@ class Browser:
             height=height,
             dark=dark,
             scale=scale,
+            clock=clock,
             timeoutMs=timeout_s * 1000,
         )
         try:
@@ -139,6 +142,10 @@ class Page:
     async def type(self, text: str) -> None:
         """Type into whatever has the focus."""
         await self._ask("type", text=text)
+
+    async def let_pass(self, time_s: float) -> None:
+        """Have the page's clock, which has to be one for it alone (`clock`), be so much later at once."""
+        await self._ask("pass", timeMs=time_s * 1000)
 
     async def drag(self, selector: str, onto: str) -> None:
         """Drag the one element with the mouse, and drop it in the middle of another."""
