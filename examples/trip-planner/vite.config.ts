@@ -20,7 +20,7 @@ const SERVER = 'http://127.0.0.1:1234'
 export default defineConfig({
   plugins: [noteSources()],
   oxc: { jsx: { runtime: 'automatic', importSource: 'preact' } },
-  build: { target: 'es2022', modulePreload: { polyfill: false }, chunkSizeWarningLimit: 700 },
+  build: { target: 'es2022', license: { fileName: 'licenses.txt' }, modulePreload: { polyfill: false }, chunkSizeWarningLimit: 700 },
   // For `npm run dev`, beside `make demo`.
   server: { proxy: { '/session': SERVER, '/api': SERVER, '^/trip-': { target: SERVER, ws: true } } }
 })

@@ -36,6 +36,16 @@ async def demo(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Server
     assert server.errors() == []
 
 
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def strict(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[ServerProcess]:
+    """One that takes small trips only, and whose tokens end soon, but let everybody delete trips."""
+    env = {"CRDT_SYNC_JWT_LEEWAY_S": "0", "CRDT_SYNC_DOCUMENT_BYTES_MAX": "20000"}
+    script = ROOT / "tests/support/demo.py"
+    async with ServerProcess(tmp_path_factory.mktemp("strict"), script=script, env=env) as server:
+        yield server
+    assert server.errors() == []
+
+
 @pytest.fixture
 def trip() -> str:
     return uuid.uuid4().hex[:12]
@@ -47,14 +57,13 @@ def url(server: ServerProcess, query: str = "") -> str:
 
 @contextlib.asynccontextmanager
 async def traveller(
-    browser: Browser, server: ServerProcess, name: str, query: str = "", *, saved: bool = True, **options: Any
+    browser: Browser, server: ServerProcess, name: str, query: str = "", **options: Any
 ) -> AsyncIterator[Page]:
-    """Somebody who has opened a trip, and if `saved` has waited until all of it is on the server."""
+    """Somebody who has opened a trip, and sees what the server has of it."""
     async with browser.page(url(server, query), **options) as page:
         await page.fill(".welcome .name", name)
         await page.click("role=button[name='Start planning']")
-        if saved:
-            await page.until(f"document.querySelector('.pill') && {SAVED}")
+        await page.until(f"document.querySelector('.pill') && {SAVED}")
         yield page
         # Attempts to reach a server that is away show in the console whatever a page does.
         assert [one for one in await page.errors() if "WebSocket connection to" not in one] == []
@@ -64,6 +73,13 @@ async def add(page: Page, title: str, day: int = 1) -> None:
     await page.fill(f"role=textbox[name='Add to day {day}']", title)
     await page.press("Enter")
     await page.until(f"{TITLES}.includes('{day} {title}')")
+
+
+async def switch_offline(page: Page) -> None:
+    """Press the switch: then it is offline, or online again."""
+    await page.click(".pill")
+    await page.click("text=Work offline")
+    await page.press("Escape")
 
 
 async def write(page: Page, text: str) -> None:
@@ -96,15 +112,8 @@ def says(selector: str, text: str) -> str:
 async def test_two_plan_a_trip_together_and_a_third_who_comes_later_sees_all(
     demo: ServerProcess, browser: Browser
 ) -> None:
-    async with (
-        traveller(browser, demo, "Ann", saved=False) as ann,
-        traveller(browser, demo, "Bob Ng", saved=False) as bob,
-    ):
-        # Both are the first visitors: each puts the example there.
-        await asyncio.gather(ann.until(SAVED), bob.until(SAVED))
+    async with traveller(browser, demo, "Ann") as ann, traveller(browser, demo, "Bob Ng") as bob:
         await ann.until("document.querySelector('.faces').ariaLabel.includes('Bob Ng')")
-        assert len(await ann.evaluate(TITLES)) == 10
-
         await write(ann, "Take the ferry")
         await bob.until(says(NOTES, "Take the ferry"))
         await bob.until("document.querySelector('.ql-cursor-name')?.textContent === 'Ann'")
@@ -136,6 +145,24 @@ async def test_two_plan_a_trip_together_and_a_third_who_comes_later_sees_all(
     (comment,) = trip.comments
     assert comment.resolved
     assert [reply.author_id for reply in comment.replies] == ["Tom", "Bob Ng"]
+
+
+async def test_two_first_visitors_who_know_nothing_of_each_other_bring_the_example_once(
+    strict: ServerProcess, browser: Browser, trip: str
+) -> None:
+    query = f"?trip={trip}"
+    async with traveller(browser, strict, "Ann", query) as ann, traveller(browser, strict, "Bob", query) as bob:
+        for page in (ann, bob):
+            await switch_offline(page)
+            await page.goto(url(strict))
+            await page.until(f"{TITLES}.length === 10")
+        for page in (ann, bob):
+            await switch_offline(page)
+            await page.until(SAVED)
+        await add(ann, "Fado")
+        await bob.until(f"{TITLES}.length > 10")
+
+        assert len(await bob.evaluate(TITLES)) == 11
 
 
 async def test_items_are_moved_by_keys_buttons_and_mouse_and_stay_the_ones_they_are(
@@ -237,9 +264,7 @@ async def test_edits_made_offline_survive_a_reload_and_meet_the_others(
     async with traveller(browser, demo, "Ann", query) as ann, traveller(browser, demo, "Bob", query) as bob:
         await add(ann, "Louvre")
         await bob.until(f"{TITLES}.length === 1")
-        await bob.click(".pill")
-        await bob.click("text=Work offline")
-        await bob.press("Escape")
+        await switch_offline(bob)
         await bob.until(f"{STATE} === 'Offline'")
         await ann.until("document.querySelectorAll('.faces .avatar').length === 1")
         await add(bob, "Orsay")
@@ -252,8 +277,7 @@ async def test_edits_made_offline_survive_a_reload_and_meet_the_others(
         await bob.reload()
         await bob.until(f"document.querySelector('.pill') && {STATE} === 'Offline, 2 unsaved'")
         assert await bob.evaluate(TITLES) == ["1 Louvre, early", "1 Orsay"]
-        await bob.click(".pill")
-        await bob.click("text=Work offline")
+        await switch_offline(bob)
 
         await bob.until(SAVED)
         for page in (ann, bob):
@@ -302,13 +326,8 @@ async def test_without_a_server_the_page_opens_and_edits_are_sent_when_it_is_bac
         assert len((await stored(server, f"trip-{trip}")).itinerary) == 2
 
 
-async def test_tokens_are_renewed_unseen_and_who_has_a_deleted_trip_open_is_told(
-    tmp_path: Path, browser: Browser, trip: str
-) -> None:
-    async with (
-        ServerProcess(tmp_path, script=ROOT / "tests/support/demo.py", env={"CRDT_SYNC_JWT_LEEWAY_S": "0"}) as server,
-        traveller(browser, server, "Ann", f"?trip={trip}") as ann,
-    ):
+async def test_tokens_are_renewed_without_anybody_noticing(strict: ServerProcess, browser: Browser, trip: str) -> None:
+    async with traveller(browser, strict, "Ann", f"?trip={trip}") as ann:
         await ann.evaluate(f"window.states = []; setInterval(() => states.push({STATE}), 10)")
         await add(ann, "Louvre")
         async with asyncio.timeout(20):
@@ -318,9 +337,28 @@ async def test_tokens_are_renewed_unseen_and_who_has_a_deleted_trip_open_is_told
         await ann.until(SAVED)
         assert set(await ann.evaluate("states")) <= {"Saved", "Saving…"}
 
-        await ask(server, "DELETE", f"trip-{trip}")
+
+async def test_who_has_a_deleted_trip_open_is_told_and_keeps_no_copy(
+    strict: ServerProcess, browser: Browser, trip: str
+) -> None:
+    async with traveller(browser, strict, "Ann", f"?trip={trip}") as ann:
+        await add(ann, "Louvre")
+        await ann.until(SAVED)
+
+        await ask(strict, "DELETE", f"trip-{trip}")
+
         await ann.see("text=This trip was deleted")
         await ann.until("indexedDB.databases().then(all => all.every(one => !one.name.includes('trip-')))")
+
+
+async def test_who_writes_more_than_a_trip_may_hold_is_told_that_it_is_not_saved(
+    strict: ServerProcess, browser: Browser, trip: str
+) -> None:
+    async with traveller(browser, strict, "Ann", f"?trip={trip}") as ann:
+        await ann.fill(NOTES, "endless " * 4000)
+
+        await ann.see("text=This trip is full")
+        assert await ann.evaluate(STATE) == "No connection, 1 unsaved"
 
 
 # ------------------------------------------------------------------------------------------------------ the past
