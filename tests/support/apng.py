@@ -15,7 +15,7 @@ class Frame:
     """What changes, where, and for how long it is shown."""
 
     png: bytes
-    """The first one is the whole picture; all are of one colour type."""
+    """The first one is the whole picture. All have one colour type. What was there before shows through."""
     x: int
     y: int
     shown_ms: int
@@ -32,7 +32,7 @@ def animate(frames: Sequence[Frame]) -> bytes:
         assert own[8:] == head[8:], "all frames have the same colour type"
         size = own[:8]
         control = (
-            struct.pack(">I", number) + size + struct.pack(">IIHHBB", frame.x, frame.y, frame.shown_ms, 1000, 0, 0)
+            struct.pack(">I", number) + size + struct.pack(">IIHHBB", frame.x, frame.y, frame.shown_ms, 1000, 0, 1)
         )
         parts.append(_chunk(b"fcTL", control))
         number += 1

@@ -8,7 +8,6 @@ from __future__ import annotations
 import asyncio
 import base64
 import html
-import itertools
 import tempfile
 from collections.abc import AsyncIterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager, closing
@@ -35,21 +34,22 @@ figcaption { padding: 9px 14px; font: 13px Inter; color: #444; display: flex; ga
 i { width: 11px; height: 11px; border-radius: 50%; background: #c9c3b6 } b { font-weight: 500; margin-left: 8px }
 img { display: block } .phone { border: 9px solid #1a1d20; border-radius: 34px }
 </style>"""
-# The part in which two pictures differ, as a PNG; null if they are the same.
+# The part in which a picture differs from the one before, as a PNG that can be seen through where they are the same; all of it
+# if there was none, null if all is the same.
 DIFFERENCE = """(async () => {
-  const [before, after] = await Promise.all([%s].map(async url => createImageBitmap(await (await fetch(url)).blob())))
+  const [after, before] = await Promise.all([%s].map(async url => createImageBitmap(await (await fetch(url)).blob())))
   const { width, height } = after
   const canvas = new OffscreenCanvas(width, height), context = canvas.getContext('2d', { willReadFrequently: true })
-  const pixels = image => { context.drawImage(image, 0, 0); return new Uint32Array(context.getImageData(0, 0, width, height).data.buffer) }
+  const pixels = image => { if (image) context.drawImage(image, 0, 0); return new Uint32Array(context.getImageData(0, 0, width, height).data.buffer) }
   const [old, now] = [pixels(before), pixels(after)]
   let [left, top, right, bottom] = [width, height, -1, -1]
   for (let at = 0; at < now.length; at++) if (old[at] !== now[at]) {
     const x = at %% width, y = (at - x) / width
     left = Math.min(left, x); right = Math.max(right, x); top = Math.min(top, y); bottom = y
-  }
+  } else now[at] = 0
   if (right < 0) return null
   const part = new OffscreenCanvas(right - left + 1, bottom - top + 1)
-  part.getContext('2d', { alpha: false }).drawImage(after, -left, -top)
+  part.getContext('2d').putImageData(new ImageData(new Uint8ClampedArray(now.buffer), width), -left, -top)
   const bytes = new Uint8Array(await (await part.convertToBlob({ type: 'image/png' })).arrayBuffer())
   return { x: left, y: top, png: btoa(bytes.reduce((text, byte) => text + String.fromCharCode(byte), '')) }
 })()"""
@@ -75,7 +75,7 @@ async def make(browser: Browser, folder: Path) -> None:
         await dark.click("[data-item=example-4] .unfold")
         await _offline(cy)
         await cy.click(".tabs >> text=Notes")
-        await _write_below(cy, "No signal in the train")
+        await _write_last(cy, "No signal in the train", "Enter")
         await cy.until("document.querySelector('.pill').innerText.includes('unsaved')")
         await _frame(browser, PICTURES / "trip-planner-phone.png", folder, {"Cy": cy, "Dina": dark})
     await _move(browser, folder)
@@ -91,7 +91,7 @@ async def _move(browser: Browser, folder: Path) -> None:
             shots.append(((folder / "shot.png").read_bytes(), ms))
 
         await show(1500)
-        await _write_below(ann, "Sun")
+        await _write_last(ann, "Sun")
         for chunk in ("screen", ", and the", " good camera"):
             await show(300)
             await ann.type(chunk)
@@ -111,16 +111,17 @@ async def _move(browser: Browser, folder: Path) -> None:
         await bob.type("Ferry to Cacilhas")
         await bob.press("Enter")
         await show(700)
-        await _write_below(bob, "Ask for the ferry")
+        await _write_last(bob, "Ask for the ferry", "Enter")
         await show(1800)
         await _offline(bob)
         await ann.until("document.querySelector('.ql-editor').innerText.includes('Ask for')")
         await bob.until("document.querySelector('.pill').innerText === 'Saved'")
         await show(3000)
-    frames = [Frame(shots[0][0], 0, 0, shots[0][1])]
+    frames = []
     async with browser.page("about:blank") as page:
-        for (before, _), (after, ms) in itertools.pairwise(shots):
-            part = await page.evaluate(DIFFERENCE % f"'{_url(before)}', '{_url(after)}'")
+        for index, (shot, ms) in enumerate(shots):
+            both = [shot, *(before for before, _ in shots[max(0, index - 1) : index])]
+            part = await page.evaluate(DIFFERENCE % ", ".join(f"'{_url(one)}'" for one in both))
             if part is not None:
                 frames.append(Frame(base64.b64decode(part["png"]), part["x"], part["y"], ms))
     (PICTURES / "trip-planner-moving.png").write_bytes(animate(frames))
@@ -156,9 +157,9 @@ async def _keep(page: Page, label: str) -> None:
     await page.press("Escape")
 
 
-async def _write_below(page: Page, text: str) -> None:
+async def _write_last(page: Page, text: str, *keys: str) -> None:
     await page.click(".ql-editor")
-    await page.press("Control+End", "Enter")
+    await page.press("Control+End", *keys)
     await page.type(text)
 
 
@@ -177,9 +178,7 @@ async def _edit_together(ann: Page, bob: Page) -> None:
     await bob.click("[data-item=example-4] >> role=textbox")
     await bob.press("End")
     await bob.type(" with fado")
-    await ann.click(".ql-editor")
-    await ann.press("Control+End")
-    await ann.type("Sunscreen, and the good camera")
+    await _write_last(ann, "Sunscreen, and the good camera")
     await ann.press("Home")
     await bob.click(".ql-editor li >> nth=0")
     await bob.press("End")

@@ -3,7 +3,8 @@
 import hashlib
 from pathlib import Path
 
-EXAMPLE = Path(__file__).parents[2] / "examples/trip-planner"
+ROOT = Path(__file__).parents[2]
+EXAMPLE = ROOT / "examples/trip-planner"
 
 
 def test_built_files_are_those_of_the_sources() -> None:
@@ -17,3 +18,8 @@ def test_built_files_are_those_of_the_sources() -> None:
 
 def test_built_files_are_small() -> None:
     assert sum(file.stat().st_size for file in (EXAMPLE / "dist").rglob("*") if file.is_file()) < 700_000
+
+
+def test_pictures_are_small() -> None:
+    for picture in (ROOT / "docs/pictures").glob("trip-planner*.png"):
+        assert picture.stat().st_size < (1_500_000 if "moving" in picture.name else 200_000), picture.name

@@ -66,6 +66,7 @@ function nameCursors(cursors: QuillCursors, awareness: Awareness): () => void {
 export function Notes({ connection }: { connection: Connection }) {
   const place = useRef<HTMLDivElement>(null)
   const toolbar = useRef<HTMLDivElement>(null)
+  const editor = useRef<HTMLDivElement>(null)
   useEffect(() => {
     const quill = new Quill(place.current!, {
       theme: 'snow',
@@ -84,6 +85,11 @@ export function Notes({ connection }: { connection: Connection }) {
     quill.root.setAttribute('aria-label', 'Notes')
     quill.root.setAttribute('role', 'textbox')
     quill.root.setAttribute('aria-multiline', 'true')
+    // Or the next edit of somebody else takes the focus back, from wherever it is by then.
+    quill.root.addEventListener('blur', ({ relatedTarget }) => {
+      const isElsewhere = document.activeElement !== quill.root && !editor.current!.contains(relatedTarget as Node | null)
+      if (isElsewhere) document.getSelection()?.removeAllRanges()
+    })
     const { awareness } = connection.provider
     const binding = new QuillBinding(connection.trip.notes, quill, awareness)
     connection.undo.addTrackedOrigin(binding)
@@ -97,7 +103,7 @@ export function Notes({ connection }: { connection: Connection }) {
   return (
     <section id="notes" class="panel card" aria-labelledby="notes-title" data-at="notes">
       <header><h2 id="notes-title">Notes</h2></header>
-      <div class="editor">
+      <div class="editor" ref={editor}>
         <div ref={toolbar} role="toolbar" aria-label="Format">
           {BUTTONS.map(([name, value, label]) => <button type="button" class={name} value={value || undefined} aria-label={label} title={label} />)}
         </div>
