@@ -192,6 +192,7 @@ async def test_items_are_moved_by_keys_buttons_and_mouse_and_stay_the_ones_they_
         await ann.click("role=button[name='Details of one']")
         await ann.click("role=button[name='Move down']")
         await ann.until(f"{TITLES}.join() === '1 two,1 one,2 three'")
+        await ann.click("role=button[name='Details of one']")
         await ann.drag("[aria-label='Move two']", "[data-day='2'] .add-item")
         await ann.until(f"{TITLES}.join() === '1 one,2 three,2 two'")
 

@@ -6,6 +6,7 @@ export interface Spot { day: number; index: number }
 export interface Drag { id: string; title: string; x: number; y: number; spot: Spot }
 
 const BEGINS_AFTER_PX = 5
+// So near the edges the page scrolls.
 const EDGE_PX = 70
 
 export function useDrag(drop: (id: string, spot: Spot) => void): { drag: Drag | null; begin: (event: PointerEvent, id: string, title: string) => void } {
@@ -27,7 +28,8 @@ export function useDrag(drop: (id: string, spot: Spot) => void): { drag: Drag | 
       if (spot !== null) setDrag(now = { id, title, ...at, spot })
     }
     const scroll = () => {
-      const by = at.y < EDGE_PX ? at.y - EDGE_PX : Math.max(0, at.y - innerHeight + EDGE_PX)
+      const bottom = innerHeight - (document.querySelector<HTMLElement>('.tabs')?.offsetHeight ?? 0)
+      const by = at.y < EDGE_PX ? at.y - EDGE_PX : Math.max(0, at.y - bottom + EDGE_PX)
       if (by !== 0) {
         scrollBy(0, by / 5)
         look()

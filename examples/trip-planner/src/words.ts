@@ -51,9 +51,7 @@ export interface Group { title: string; authors: string; lines: Line[] }
 
 const CONTEXT_CHARS = 24
 const SHOWN_CHARS = 300
-const FIELD_WORDS: Record<string, string> = {
-  type: 'kind', time_slot: 'time', cost: 'cost', currency: 'currency', booking_status: 'booking', title: 'title', notes: 'notes'
-}
+const FIELD_WORDS: Record<string, string> = { time_slot: 'time', currency: 'currency', title: 'title', notes: 'notes' }
 const MOVED = 'Moved'
 const UNTOLD = new Set(['metadata', 'trip'])
 
@@ -98,21 +96,26 @@ function lineOf(change: Change, newer: Content): Line | null {
   }
   if (root === 'itinerary' && field === 'day') return { kind: 'changed', text: `${MOVED} from day ${before} to day ${after}` }
   if (root === 'itinerary' && field === 'rank') return { kind: 'changed', text: MOVED }
-  if (root === 'budget') return { kind: kindOf(kind), text: `${key} planned`, ...both(before, after) }
+  if (root === 'budget') return { kind: kindOf(kind), text: 'Planned', ...both(amountOf(before, key), amountOf(after, key)) }
   if (root === 'comments') {
     if (field === 'resolved') return { kind: 'changed', text: `${after === true ? 'Resolved' : 'Opened again'}: ${plain(at(at(newer['comments'], key), 'content'))}` }
     const said = plain(at(after ?? before, 'content'))
     return said === '' ? null : { kind: kindOf(kind), ...(kind === 'removed' ? { before: said } : { after: said }) }
   }
   if (root === 'itinerary' && field === 'cost') {
-    const currency = plain(at(at(newer['itinerary'], key), 'currency'))
-    const amount = (value: unknown) => typeof value === 'number' ? money(value, currency) : undefined
-    return { kind: kindOf(kind), text: 'Cost', ...both(amount(before), amount(after)) }
+    const currency = at(at(newer['itinerary'], key), 'currency')
+    return { kind: kindOf(kind), text: 'Cost', ...both(amountOf(before, currency), amountOf(after, currency)) }
+  }
+  if (root === 'itinerary' && (field === 'type' || field === 'booking_status')) {
+    const words: Record<string, string> = field === 'type' ? TYPE_WORDS : BOOKING_WORDS
+    const wordOf = (value: unknown) => words[plain(value)] ?? value
+    return { kind: kindOf(kind), text: field === 'type' ? 'Kind' : 'Booking', ...both(wordOf(before), wordOf(after)) }
   }
   const word = typeof field === 'string' ? FIELD_WORDS[field] ?? field : undefined
   return { kind: kindOf(kind), ...(word === undefined ? {} : { text: word[0]!.toUpperCase() + word.slice(1) }), ...both(before, after) }
 }
 
+const amountOf = (value: unknown, currency: unknown) => typeof value === 'number' ? money(value, plain(currency)) : value
 const kindOf = (kind: Change['kind']) => kind === 'added' || kind === 'removed' ? kind : 'changed'
 const both = (before: unknown, after: unknown) => ({
   ...(before === undefined ? {} : { before: plain(before) }), ...(after === undefined ? {} : { after: plain(after) })
