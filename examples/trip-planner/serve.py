@@ -33,8 +33,9 @@ RIGHTS = {"trip-*": "write"}
 NAME_CHARS_MAX = 40
 PAGE_HEADERS = {
     # Names and trips come from strangers: no script but our files, no request but to this server, no frame around it.
+    # quill-cursors wants inline styles.
     "content-security-policy": "default-src 'self'; style-src 'self' 'unsafe-inline'; img-src 'self' data:; "
-    "connect-src 'self' ws: wss:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'; object-src 'none'",
+    "base-uri 'none'; form-action 'none'; frame-ancestors 'none'; object-src 'none'",
     "x-content-type-options": "nosniff",
     "referrer-policy": "no-referrer",
     # Asked for anew each time; what it loads has a hash of its content in its name.
@@ -114,11 +115,12 @@ def main() -> int:
     except (InvalidSettings, OSError) as error:
         print(f"The demo can't start: {error}", file=sys.stderr)
         return 2
-    url = f"http://{settings.host}:{listener.getsockname()[1]}/"
+    port = listener.getsockname()[1]
+    everywhere = settings.host in ("0.0.0.0", "::")
     print(
-        f"\n  The trip planner is at  {url}\n"
+        f"\n  The trip planner is at  http://{'127.0.0.1' if everywhere else settings.host}:{port}/\n"
         "  Open it in two windows, side by side, and edit in both.  Ctrl-C stops it.\n"
-        + ("" if local else "\n  EVERYBODY who can reach this address can read and edit all trips.\n"),
+        + ("" if local else f"\n  EVERYBODY who can reach this machine at port {port} can read and edit all trips.\n"),
         flush=True,
     )
     config = uvicorn.Config(

@@ -131,10 +131,12 @@ function Share({ room }: { room: string }) {
         <input readOnly value={url} aria-label="Link to this trip" onFocus={event => event.currentTarget.select()} />
         <button type="button" class="primary small" onClick={async event => {
           const button = event.currentTarget
-          await navigator.clipboard.writeText(url).catch(() => {
+          try {
+            await navigator.clipboard.writeText(url)
+          } catch {
             button.parentElement!.querySelector('input')!.select()
             document.execCommand('copy')
-          })
+          }
           button.textContent = 'Copied'
           announce('Link copied')
           setTimeout(() => { button.textContent = 'Copy' }, 2000)

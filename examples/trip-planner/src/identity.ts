@@ -11,8 +11,12 @@ const PATIENCE_MS = 500
 
 export const random = <T>(all: readonly T[]): T => all[Math.floor(Math.random() * all.length)]!
 
+/** A UUID, also on a page that came by plain http from another machine, where browsers have less. */
+export const newId = (): string => crypto.randomUUID?.() ?? '10000000-1000-4000-8000-100000000000'.replace(/[018]/g, digit =>
+  (Number(digit) ^ crypto.getRandomValues(new Uint8Array(1))[0]! & 15 >> Number(digit) / 4).toString(16))
+
 /** Somebody new, with a name to begin with. */
-export const stranger = (): Identity => ({ name: random(NAMES), color: random(COLORS), key: crypto.randomUUID() })
+export const stranger = (): Identity => ({ name: random(NAMES), color: random(COLORS), key: newId() })
 
 /** Who was in this window before, or was in this browser and isn't in another window now; null if there is nobody. */
 export async function remembered(): Promise<Identity | null> {

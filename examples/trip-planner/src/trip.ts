@@ -1,6 +1,7 @@
 // The trip in a document: reading it for the page, and every edit that the page makes.
 // Follows docs/reference/trips.md. Edits are made under the origin MINE, by which undo knows them.
 import * as Y from 'yjs'
+import { newId } from './identity'
 import { placeAt, inOrder } from './places'
 
 export const MINE = Symbol('mine')
@@ -123,7 +124,7 @@ export class Trip {
   }
 
   addItem(day: number, title: string, type: ItemType): string {
-    const id = crypto.randomUUID()
+    const id = newId()
     const there = this.items().filter(item => item.day === day)
     this.doc.transact(() => {
       const item: ItemMap = new Y.Map()
@@ -242,7 +243,7 @@ const said = (one: Y.Map<unknown>): Reply => ({
 
 function saying(author: string, content: string): Y.Map<unknown> {
   const map = new Y.Map<unknown>()
-  map.set('id', crypto.randomUUID())
+  map.set('id', newId())
   map.set('author_id', author)
   map.set('content', new Y.Text(content))
   map.set('created_at', new Date().toISOString())
