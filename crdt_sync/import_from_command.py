@@ -172,7 +172,7 @@ def add_parsers(commands: Commands) -> None:
             "crdt-sync import-from updates dumped --url http://127.0.0.1:1234",
         ],
     )
-    command.add_argument("kind", metavar="KIND", choices=KINDS, help=", ".join(KINDS))
+    command.add_argument("kind", metavar="KIND", choices=tuple(KINDS), help=", ".join(KINDS))
     command.add_argument("path", type=Path, metavar="PATH", help="the file or folder")
     command.add_argument(
         "--names",

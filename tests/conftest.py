@@ -3,6 +3,7 @@
 Databases are the test run's own. Where one can't be had its tests are skipped, in CI they fail; see `require`.
 """
 
+import logging
 import os
 from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
@@ -10,7 +11,7 @@ from pathlib import Path
 import pytest
 import pytest_asyncio
 
-from crdt_sync import cli
+from crdt_sync import cli, logs
 
 from .support.browser import Browser
 from .support.clients import NodeClients, NodeProcess
@@ -21,6 +22,16 @@ from .support.redis import RedisCluster, RedisServer
 from .support.server import ServerProcess
 from .support.services import require
 from .support.yjs import Yjs
+
+
+@pytest.fixture(autouse=True)
+def log_levels() -> Iterator[None]:
+    """Levels as they were, afterwards: a command that runs in this process sets them."""
+    ours = [logging.getLogger(name) for name in logs.OURS]
+    before = [one.level for one in ours]
+    yield
+    for one, level in zip(ours, before, strict=True):
+        one.setLevel(level)
 
 
 @pytest.fixture(scope="session")
