@@ -2,8 +2,8 @@
 
 import asyncio
 import re
-from collections.abc import Iterator
-from contextlib import AsyncExitStack
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 
 import asyncpg
@@ -50,10 +50,13 @@ async def test_ten_servers_that_find_an_empty_database_make_one_schema_and_two_o
     async with AsyncExitStack() as stack:
         for server in servers:
             stack.callback(server.kill)  # harmless after it has stopped
-        async with asyncio.TaskGroup() as starting:
+        # Until all servers have found nothing and want to make it.
+        async with asyncio.TaskGroup() as starting, migration_held_back(postgres_url) as waiting:
             for server in servers:
                 starting.create_task(server.start(timeout_s=60))
-            await let_all_migrate_at_once(postgres_url)
+            async with asyncio.timeout(60):
+                while await waiting() < SERVERS:
+                    await asyncio.sleep(0.05)
 
         versions = execute(postgres_url, "SELECT version FROM crdt_sync.migration ORDER BY version")
         assert [row["version"] for row in versions] == list(range(1, len(MIGRATIONS) + 1))
@@ -120,15 +123,14 @@ async def test_a_server_whose_database_never_comes_says_so_in_a_sentence_without
     assert "Traceback" not in server.log
 
 
-async def let_all_migrate_at_once(url: str) -> None:
-    """Hold back the migration until all servers have found nothing and want to make it."""
+@asynccontextmanager
+async def migration_held_back(url: str) -> AsyncIterator[Callable[[], Awaitable[int]]]:
+    """Let nobody make the schema; gives how many wait for it."""
     connection = await asyncpg.connect(url)
     try:
         async with connection.transaction():
             await connection.execute("SELECT pg_advisory_xact_lock($1)", int.from_bytes(b"crdtsync", "big"))
-            async with asyncio.timeout(60):
-                while await connection.fetchval(WAITING) < SERVERS:
-                    await asyncio.sleep(0.05)
+            yield lambda: connection.fetchval(WAITING)
     finally:
         await connection.close()
 
