@@ -69,7 +69,7 @@ class Growth:
                 seen.sample(
                     Sample(
                         at_s=time.perf_counter() - began,
-                        memory_mib=server.memory_bytes() / (1 << 20),
+                        memory_mib=server.own_bytes() / (1 << 20),
                         server_core=(server.cpu_s() - cpu) / took,
                         generator_core=(time.process_time() - own) / took,
                     )

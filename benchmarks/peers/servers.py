@@ -199,13 +199,20 @@ class Node:
 
     def memory_bytes(self) -> int:
         """What it and its children occupy, each shared page divided by who shares it."""
+        return self._sum_of("Pss:")
+
+    def own_bytes(self) -> int:
+        """What of that isn't in files, whose share grows when another process ends that had them open too."""
+        return self._sum_of("Pss_Anon:")
+
+    def _sum_of(self, field: str) -> int:
         total = 0
         for pid in self._processes():
             try:
                 lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
             except (FileNotFoundError, ProcessLookupError):
                 continue
-            total += sum(int(line.split()[1]) for line in lines if line.startswith("Pss:"))
+            total += sum(int(line.split()[1]) for line in lines if line.startswith(field))
         return total * 1024
 
     def _processes(self) -> list[int]:
@@ -253,6 +260,10 @@ class Server:
     def memory_bytes(self) -> int:
         """What its nodes occupy."""
         return sum(node.memory_bytes() for node in self.nodes)
+
+    def own_bytes(self) -> int:
+        """What of that is theirs alone; see `Node.own_bytes`."""
+        return sum(node.own_bytes() for node in self.nodes)
 
 
 def cores() -> tuple[int, int]:
