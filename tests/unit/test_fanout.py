@@ -206,6 +206,21 @@ async def test_nobody_hears_its_own_whoever_else_is_in_the_batch() -> None:
 
 
 @in_virtual_time
+async def test_who_wrote_all_of_it_is_not_taken_for_somebody_who_was_sent_something() -> None:
+    crowd = Crowd(2)
+    ann, _ = crowd.clients
+    await asyncio.sleep(10)
+    sent_at = ann.sent_at
+
+    crowd.fanout.relay(update(0), ann)
+    await turns()
+
+    # Or it would get no keep-alive while it is the only one to type.
+    assert ann.sent_at == sent_at
+    assert crowd.sockets[ann].writes == []
+
+
+@in_virtual_time
 async def test_who_joins_gets_nothing_of_the_batch_before_it() -> None:
     crowd = Crowd(LARGE)
     crowd.fanout.relay(update(0))
